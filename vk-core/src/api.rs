@@ -1,0 +1,167 @@
+//! The kubelet's HTTP API.
+//!
+//! [`KubeletApi::router`] is the API as a service without sockets; [`serve`] puts it on a port. Paths, methods,
+//! status codes and bodies are the kubelet's (`pkg/kubelet/server/server.go`, and answers recorded from
+//! Kubernetes 1.37). What a backend lacks is a 501 that says so.
+//!
+//! # Differences from the kubelet that stay
+//!
+//! - Every route takes only its own methods; the kubelet answers any method on `/healthz` and `/metrics/…`.
+//! - `/metrics/resource` is always text; the kubelet also writes protobuf.
+//! - `stream=Stdout` and `stream=Stderr` work on `/containerLogs`, which the kubelet has behind a gate.
+//! - Label order on `/metrics/resource` is `container`, `pod`, `namespace`; the kubelet sorts labels.
+//! - A provider's error has [its own status](crate::provider::Error::http_status), where the kubelet says 400
+//!   or 500.
+
+mod access;
+mod containers;
+mod logs;
+mod pods;
+mod reply;
+mod request;
+mod routes;
+mod serve;
+mod stats;
+mod streams;
+#[cfg(test)]
+mod testing;
+pub mod tls;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{RawPathParams, Request};
+use axum::response::Response;
+use axum::routing::any;
+use http::Method;
+use http::request::Parts;
+use jiff::Timestamp;
+
+use self::access::Asked;
+pub use self::access::{Access, Action, ClientCa, KubeReviewer, ReviewError, Reviewer, User};
+use self::request::Call;
+use self::routes::{Bare, Endpoint, Root, Route};
+pub use self::serve::{Connection, Limits, serve};
+use self::stats::Stats;
+use crate::clock::Clock;
+use crate::pods::PodLookup;
+use crate::provider::Provider;
+
+/// The kubelet API of one node.
+#[derive(Clone, Debug)]
+pub struct KubeletApi {
+    node: Arc<str>,
+    provider: Arc<dyn Provider>,
+    pods: Arc<dyn PodLookup>,
+    access: Arc<Access>,
+    clock: Clock,
+    started: Timestamp,
+    stats: Arc<Stats>,
+}
+
+impl KubeletApi {
+    /// The API of the node of that name, for those whom `access` lets in.
+    pub fn new(
+        node: impl Into<Arc<str>>,
+        provider: Arc<dyn Provider>,
+        pods: Arc<dyn PodLookup>,
+        access: Access,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            node: node.into(),
+            provider,
+            pods,
+            access: Arc::new(access),
+            started: clock.now(),
+            clock,
+            stats: Arc::default(),
+        }
+    }
+
+    /// The API as a service. A request's [`Connection`] extension, if there is one, is where its client
+    /// certificate is found and what ends its followed logs; [`serve`] sets it.
+    pub fn router(&self) -> Router {
+        let mut router = Router::new();
+        for root in routes::ROOTS {
+            for route in root.routes {
+                let api = self.clone();
+                let handler = any(move |params: RawPathParams, request: Request| async move {
+                    api.answer(root, route, &params, request).await
+                });
+                if root.bare != Bare::Unknown && !route.path.ends_with('/') {
+                    router = router.route(&format!("{}/", route.path), handler.clone());
+                }
+                router = router.route(route.path, handler);
+            }
+        }
+        let api = self.clone();
+        router.fallback(move |request: Request| async move { api.nowhere(request).await })
+    }
+
+    async fn answer(
+        &self,
+        root: &'static Root,
+        route: &'static Route,
+        params: &RawPathParams,
+        request: Request,
+    ) -> Response {
+        let (parts, _body) = request.into_parts();
+        if let Err(refusal) = self.admit(root, &parts, route.endpoint.is_metrics()).await {
+            return *refusal;
+        }
+        if !route.methods.contains(&parts.method) {
+            return reply::wrong_method(route.methods);
+        }
+        let call = Call::new(parts, params);
+        match route.endpoint {
+            Endpoint::Health => health(&call),
+            Endpoint::HealthPing => reply::text(http::StatusCode::OK, "ok"),
+            Endpoint::Pods => pods::bound(self),
+            Endpoint::RunningPods => pods::running(self).await,
+            Endpoint::ContainerLogs => logs::container_logs(self, &call).await,
+            Endpoint::StatsSummary => stats::summary(self).await,
+            Endpoint::ResourceMetrics => stats::resource(self).await,
+            Endpoint::Exec | Endpoint::Attach | Endpoint::PortForward | Endpoint::Run => {
+                streams::stream(self, &call, route.endpoint)
+            }
+        }
+    }
+
+    /// Answers what no route matched.
+    async fn nowhere(&self, request: Request) -> Response {
+        let (parts, _body) = request.into_parts();
+        let path = parts.uri.path();
+        let Some(root) = routes::root_of(path).filter(|root| root.bare != Bare::Unknown) else {
+            return reply::unknown_path();
+        };
+        if root.bare == Bare::Redirected && path == root.path {
+            return reply::redirect(&format!("{path}/"), parts.uri.query());
+        }
+        match self.admit(root, &parts, false).await {
+            Ok(_) => reply::unknown_route(),
+            Err(refusal) => *refusal,
+        }
+    }
+
+    async fn admit(&self, root: &'static Root, parts: &Parts, metrics: bool) -> Result<User, Box<Response>> {
+        let asked = Asked {
+            node: &self.node,
+            connection: parts.extensions.get(),
+            method: &parts.method,
+            headers: &parts.headers,
+            subresources: root.subresources,
+            metrics: metrics && parts.method == Method::GET,
+            now: self.clock.now(),
+        };
+        self.access.check(&asked).await
+    }
+}
+
+/// `/healthz`: whether the server answers. Whether the node works is the daemon's own `/readyz`.
+fn health(call: &Call) -> Response {
+    if call.first("verbose").is_some() {
+        return reply::health("[+]ping ok\nhealthz check passed\n");
+    }
+    reply::health("ok")
+}

@@ -1,0 +1,39 @@
+//! A request that may be answered: authenticated, authorised, and taken apart.
+
+use axum::extract::{Query, RawPathParams};
+use http::request::Parts;
+
+use super::serve::Connection;
+
+/// A call of an endpoint.
+#[derive(Debug)]
+pub(super) struct Call {
+    /// Method, headers and extensions, the connection's upgrade among them.
+    pub(super) parts: Parts,
+    /// What it came in on; `None` for a caller in the same process that named none.
+    pub(super) connection: Option<Connection>,
+    /// The query's pairs, in order.
+    pub(super) query: Vec<(String, String)>,
+    params: Vec<(String, String)>,
+}
+
+impl Call {
+    pub(super) fn new(parts: Parts, params: &RawPathParams) -> Self {
+        let params = params.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        // Any text is a list of pairs; there is nothing to fail on.
+        let query = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
+        let query = query.map(|Query(pairs)| pairs).unwrap_or_default();
+        let connection = parts.extensions.get().cloned();
+        Self { parts, connection, query, params }
+    }
+
+    /// A segment of the path; empty if the route has none of that name.
+    pub(super) fn param(&self, name: &str) -> &str {
+        self.params.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
+    }
+
+    /// The first value of a query parameter.
+    pub(super) fn first(&self, name: &str) -> Option<&str> {
+        self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}

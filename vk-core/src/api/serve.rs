@@ -1,0 +1,245 @@
+//! The kubelet API's port: connections, TLS, limits and the drain at the end.
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+
+/// What the port bears.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Connections at once, upgraded ones included; more are closed as they come. Default 1,024.
+    pub connections: usize,
+    /// From the TCP connection to the end of the TLS handshake. Default 10 s.
+    pub handshake: Duration,
+    /// From the handshake to the first request's last header. Default 10 s.
+    pub first_request: Duration,
+    /// From one answer's end to the next request's last header, idle time included. Default 95 s: longer than
+    /// Go's clients keep idle connections, so that it is they who close them.
+    pub idle: Duration,
+    /// A request's head, and what is buffered of an answer before its source has to wait. At least 8,192.
+    /// Default 64 KiB.
+    pub buffer: usize,
+    /// From the shutdown to the hard end of the connections still open. Default 5 s.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            handshake: Duration::from_secs(10),
+            first_request: Duration::from_secs(10),
+            idle: Duration::from_secs(95),
+            buffer: 64 * 1024,
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The connection a request came in on; an extension of every request that [`serve`] takes.
+///
+/// It counts as open while any clone of this lives: what goes on after an upgrade keeps one.
+#[derive(Clone, Debug)]
+pub struct Connection(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    certificates: Vec<CertificateDer<'static>>,
+    peer: Option<SocketAddr>,
+    closing: CancellationToken,
+    _slot: Option<OwnedSemaphorePermit>,
+}
+
+impl Connection {
+    /// A caller in the same process, with the certificate chain it would have shown, leaf first. It is on the
+    /// caller to have the right to it: nothing proves possession of the key.
+    #[must_use]
+    pub fn in_process(certificates: Vec<CertificateDer<'static>>) -> Self {
+        Self(Arc::new(Inner { certificates, peer: None, closing: CancellationToken::new(), _slot: None }))
+    }
+
+    /// The client's certificate chain, leaf first, not yet believed; empty without one.
+    #[must_use]
+    pub fn certificates(&self) -> &[CertificateDer<'static>] {
+        &self.0.certificates
+    }
+
+    /// The client's address.
+    #[must_use]
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.0.peer
+    }
+
+    /// Cancelled when the server shuts down: long answers end.
+    #[must_use]
+    pub fn closing(&self) -> &CancellationToken {
+        &self.0.closing
+    }
+}
+
+/// Serves HTTPS until `shutdown`, then drains: accepts nothing more, lets short answers finish, ends followed
+/// logs, and closes what is left after [`Limits::drain`].
+pub async fn serve(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    router: Router,
+    limits: Limits,
+    shutdown: CancellationToken,
+) {
+    let server = Server {
+        tls: TlsAcceptor::from(tls),
+        router,
+        limits,
+        closing: shutdown.child_token(),
+        abort: CancellationToken::new(),
+    };
+    let slots = Arc::new(Semaphore::new(limits.connections));
+    let connections = TaskTracker::new();
+    let mut refused = 0_u64;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                if let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
+                    connections.spawn(server.clone().connection(stream, peer, slot));
+                } else {
+                    refused += 1;
+                    // The first of a flood, then ever fewer.
+                    if refused.is_power_of_two() {
+                        tracing::warn!(
+                            limit = limits.connections,
+                            refused,
+                            "kubelet API: connection refused"
+                        );
+                    }
+                }
+            }
+            Err(error) if is_clients_fault(&error) => {}
+            Err(error) => {
+                // Out of file descriptors, say: give the connections that have them time to end.
+                tracing::warn!(%error, "kubelet API: cannot accept connections");
+                let pause = tokio::time::sleep(Duration::from_millis(100));
+                tokio::select! { () = shutdown.cancelled() => break, () = pause => {} }
+            }
+        }
+    }
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(limits.drain, connections.wait()).await.is_err() {
+        tracing::warn!(open = connections.len(), "kubelet API: closing connections that did not end in time");
+        server.abort.cancel();
+        connections.wait().await;
+    }
+}
+
+fn is_clients_fault(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+#[derive(Clone)]
+struct Server {
+    tls: TlsAcceptor,
+    router: Router,
+    limits: Limits,
+    closing: CancellationToken,
+    abort: CancellationToken,
+}
+
+impl Server {
+    async fn connection(self, stream: TcpStream, peer: SocketAddr, slot: OwnedSemaphorePermit) {
+        let abort = self.abort.clone();
+        tokio::select! {
+            () = abort.cancelled() => {}
+            () = self.run(stream, peer, slot) => {}
+        }
+    }
+
+    async fn run(self, stream: TcpStream, peer: SocketAddr, slot: OwnedSemaphorePermit) {
+        // Log lines are small and wanted now.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "kubelet API: cannot set TCP_NODELAY");
+        }
+        let handshake = tokio::time::timeout(self.limits.handshake, self.tls.accept(stream));
+        let handshake = tokio::select! {
+            () = self.closing.cancelled() => return,
+            handshake = handshake => handshake,
+        };
+        let stream = match handshake {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return tracing::debug!(%peer, %error, "kubelet API: TLS handshake failed"),
+            Err(_) => return tracing::debug!(%peer, "kubelet API: TLS handshake took too long"),
+        };
+        let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let connection = Connection(Arc::new(Inner {
+            certificates: certificates.iter().map(|der| der.clone().into_owned()).collect(),
+            peer: Some(peer),
+            closing: self.closing.clone(),
+            _slot: Some(slot),
+        }));
+
+        let asked = Arc::new(AtomicBool::new(false));
+        let service = {
+            let (asked, router) = (Arc::clone(&asked), self.router);
+            service_fn(move |mut request: http::Request<Incoming>| {
+                asked.store(true, Ordering::Relaxed);
+                request.extensions_mut().insert(connection.clone());
+                router.clone().oneshot(request.map(Body::new))
+            })
+        };
+        let http = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.idle)
+            .max_buf_size(self.limits.buffer)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        tokio::pin!(http);
+        let first_request = tokio::time::sleep(self.limits.first_request);
+        tokio::pin!(first_request);
+        let (mut waiting, mut draining) = (true, false);
+        loop {
+            tokio::select! {
+                ended = http.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%peer, %error, "kubelet API: connection ended");
+                    }
+                    return;
+                }
+                () = self.closing.cancelled(), if !draining => {
+                    draining = true;
+                    http.as_mut().graceful_shutdown();
+                }
+                () = first_request.as_mut(), if waiting => {
+                    waiting = false;
+                    if !asked.load(Ordering::Relaxed) {
+                        return tracing::debug!(%peer, "kubelet API: no request came");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Settings of a node.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Taint;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+/// Everything about a node that is not its provider's business.
+///
+/// ```
+/// use vk_core::config::NodeConfig;
+///
+/// let config = NodeConfig::new("virtual-1").with_address("192.0.2.10".parse().unwrap()).with_port(10250);
+/// assert_eq!(config.lease_duration.as_secs(), 40);
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct NodeConfig {
+    /// The node's name, and its `kubernetes.io/hostname`. A lower-case DNS name.
+    pub name: String,
+    /// Who this daemon is among daemons that might stand for the same node: a text that stays the same over
+    /// restarts and that no other daemon uses, such as the daemon's own pod's UID. `None` is this process
+    /// on this host, whose successor on the same host takes over at once; elsewhere it waits until the lease
+    /// has expired.
+    pub instance: Option<String>,
+    /// Labels added to the node's own. They win over the provider's and over the defaults.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the node.
+    pub annotations: BTreeMap<String, String>,
+    /// The node's taints; `None` is `virtual-kubelet.io/provider=<provider>:NoSchedule`, and an empty list
+    /// is none.
+    pub taints: Option<Vec<Taint>>,
+    /// Capacity that replaces the provider's, resource by resource.
+    pub capacity: BTreeMap<String, Quantity>,
+    /// The node's `InternalIP` addresses: where the API server finds the kubelet API, and the host IPs of
+    /// its pods.
+    pub addresses: Vec<IpAddr>,
+    /// The kubelet API's port, in `status.daemonEndpoints.kubeletEndpoint`. Default 10250.
+    pub port: u16,
+    /// `nodeInfo.kubeletVersion`; `None` is the API server's own version with `-vk-<our version>` added.
+    pub kubelet_version: Option<String>,
+    /// How often the provider is asked for [`NodeInfo`](crate::provider::NodeInfo). Default 10 s, as
+    /// the kubelet's `nodeStatusUpdateFrequency`.
+    pub ping_interval: Duration,
+    /// How long that may take before the node is `Ready=False`. Default 10 s.
+    pub ping_timeout: Duration,
+    /// How often an unchanged node status is written all the same. Default 5 min, as the kubelet's
+    /// `nodeStatusReportFrequency`; [`ping_interval`](Self::ping_interval) where leases are forbidden.
+    pub status_report_interval: Duration,
+    /// `spec.leaseDurationSeconds` of the node's lease (KEP-589). Default 40 s. Renewed at a quarter of it.
+    pub lease_duration: Duration,
+    /// How many pods are worked on at once, and so how many calls to the API server are under way. Waiting
+    /// for the provider does not count. Default 64.
+    pub pod_workers: usize,
+    /// How many provider calls are under way at once, for creations and for deletions each. Default 256.
+    pub provider_calls: usize,
+    /// How long a provider call may take before it is dropped and repeated later. Default 2 min.
+    pub provider_timeout: Duration,
+    /// How often every pod is compared with a fresh listing of the backend. Default 5 min, with a tenth of
+    /// jitter.
+    pub drift_check_interval: Duration,
+    /// First pause after a failed provider call, doubled up to [`max_backoff`](Self::max_backoff).
+    /// Default 1 s.
+    pub min_backoff: Duration,
+    /// Longest pause between attempts; a pod that lives is never given up. Default 5 min.
+    pub max_backoff: Duration,
+    /// How long a created pod may be missing from the backend's listing before that counts as absence.
+    /// Default 1 min.
+    pub creation_grace: Duration,
+    /// How long past its grace period an accepted deletion may take before it is sent again. Default 30 s.
+    pub deletion_slack: Duration,
+    /// How long a start may take before `Pending` with `ContainerCreating` is written; a faster backend
+    /// costs one status write. Default 1 s.
+    pub pending_status_delay: Duration,
+    /// The share of the node's pods, in percent, that may be missing from one listing before the node takes
+    /// the listing for wrong and says so instead of ending the pods. Applies from
+    /// [`mass_absence_floor`](Self::mass_absence_floor) pods up. Default 50.
+    pub mass_absence_percent: u8,
+    /// Fewer missing pods than this are never a mass absence. Default 5.
+    pub mass_absence_floor: usize,
+    /// Events about things going well: a sustained rate per second, with a burst of five times as many.
+    /// Beyond it they are dropped and counted; warnings have a budget of their own. Default 10; 0 is
+    /// warnings only.
+    pub normal_events_per_second: u32,
+    /// How long a drain at shutdown may take. Default 20 s.
+    pub drain_timeout: Duration,
+    /// Whether the first signal also deletes the Node object. Default no.
+    pub deregister_on_shutdown: bool,
+    /// Whether the first signal also deletes this node's pods from the backend and waits for them, up to
+    /// [`drain_timeout`](Self::drain_timeout). Default no: they go on running.
+    pub drain_pods_on_shutdown: bool,
+}
+
+impl NodeConfig {
+    /// A node of that name, with the defaults.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            instance: None,
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            taints: None,
+            capacity: BTreeMap::new(),
+            addresses: Vec::new(),
+            port: 10250,
+            kubelet_version: None,
+            ping_interval: Duration::from_secs(10),
+            ping_timeout: Duration::from_secs(10),
+            status_report_interval: Duration::from_mins(5),
+            lease_duration: Duration::from_secs(40),
+            pod_workers: 64,
+            provider_calls: 256,
+            provider_timeout: Duration::from_mins(2),
+            drift_check_interval: Duration::from_mins(5),
+            min_backoff: Duration::from_secs(1),
+            max_backoff: Duration::from_mins(5),
+            creation_grace: Duration::from_mins(1),
+            deletion_slack: Duration::from_secs(30),
+            pending_status_delay: Duration::from_secs(1),
+            mass_absence_percent: 50,
+            mass_absence_floor: 5,
+            normal_events_per_second: 10,
+            drain_timeout: Duration::from_secs(20),
+            deregister_on_shutdown: false,
+            drain_pods_on_shutdown: false,
+        }
+    }
+
+    /// Adds an `InternalIP`.
+    #[must_use]
+    pub fn with_address(mut self, address: IpAddr) -> Self {
+        self.addresses.push(address);
+        self
+    }
+
+    /// Sets the kubelet API's port.
+    #[must_use]
+    pub fn with_port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// Adds a label.
+    #[must_use]
+    pub fn with_label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(key.into(), value.into());
+        self
+    }
+}

@@ -1,0 +1,211 @@
+//! The pods of the node: desired and observed, and what is done about the difference.
+//!
+//! ```text
+//! source ──desired──▶ table ◀──observed── observer ◀── Provider::watch_pods, list_pods
+//!                       │ queue (one key per UID)
+//!                       ▼
+//!                    worker: publish ▸ decide ▸ one step ▸ again ──▶ resolve ──▶ Provider
+//!                       │
+//!                       └──▶ publisher ──▶ API server
+//! ```
+
+pub mod patch;
+pub mod resolve;
+pub mod state;
+pub mod status;
+
+mod decide;
+mod narrate;
+mod observer;
+mod publisher;
+mod queue;
+mod record;
+mod source;
+mod table;
+mod worker;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::FutureExt;
+use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use self::observer::MassAbsence;
+use self::observer::{Observer, backoff};
+use self::publisher::Publisher;
+use self::resolve::Resolver;
+use self::state::PodInput;
+use self::table::PodTable;
+use self::worker::Worker;
+use crate::clock::Clock;
+use crate::config::NodeConfig;
+use crate::events::Recorder;
+use crate::provider::{PodOutcome, Provider};
+
+/// What the kubelet API may know of the node's pods. Implemented by the pod table; answers come from
+/// memory and never wait.
+pub trait PodLookup: fmt::Debug + Send + Sync {
+    /// The present incarnation of a name, with the latest status this node knows.
+    fn find(&self, namespace: &str, name: &str) -> Option<Pod>;
+    /// The incarnation with this UID.
+    fn find_by_uid(&self, uid: &str) -> Option<Pod>;
+    /// Every pod bound to this node, with the latest status, in no order.
+    fn all(&self) -> Vec<Pod>;
+}
+
+/// The pods of one node, and everything that works on them.
+#[derive(Debug)]
+pub struct Pods {
+    worker: Arc<Worker>,
+    client: ClientOf,
+}
+
+/// A client without a `Debug` of its own.
+struct ClientOf(kube::Client);
+
+impl fmt::Debug for ClientOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("kube::Client")
+    }
+}
+
+impl Pods {
+    /// Prepares to run the pods that are bound to `config.name`.
+    #[must_use]
+    pub fn new(
+        config: &NodeConfig,
+        provider: Arc<dyn Provider>,
+        client: kube::Client,
+        recorder: Recorder,
+        clock: Clock,
+    ) -> Self {
+        let table = Arc::new(PodTable::new(config));
+        let observer =
+            Observer::new(Arc::clone(&table), Arc::clone(&provider), recorder.clone(), config.clone());
+        let worker = Worker {
+            table,
+            provider,
+            observer: Arc::new(observer),
+            publisher: Publisher::new(client.clone()),
+            resolver: Resolver::new(client.clone(), recorder.clone())
+                .with_host_ips(config.addresses.iter().copied()),
+            recorder,
+            clock,
+            slots: Arc::new(Semaphore::new(config.pod_workers.max(1))),
+            creates: Semaphore::new(config.provider_calls.max(1)),
+            deletes: Semaphore::new(config.provider_calls.max(1)),
+            draining: AtomicBool::new(false),
+            allocatable_known: AtomicBool::new(false),
+            config: config.clone(),
+        };
+        Self { worker: Arc::new(worker), client: ClientOf(client) }
+    }
+
+    /// The pods as the kubelet API sees them.
+    #[must_use]
+    pub fn lookup(&self) -> Arc<dyn PodLookup> {
+        Arc::clone(&self.worker.table) as Arc<dyn PodLookup>
+    }
+
+    /// Becomes true when the API server's pods have been listed.
+    #[must_use]
+    pub fn synced(&self) -> watch::Receiver<bool> {
+        self.worker.table.subscribe_source_synced()
+    }
+
+    /// The standing refusal to believe a listing of the backend, if there is one.
+    #[must_use]
+    pub fn mass_absence(&self) -> watch::Receiver<Option<MassAbsence>> {
+        self.worker.observer.mass_absence()
+    }
+
+    /// Runs until cancelled: watches both sides and works on every pod that needs it. Passes that are under
+    /// way when it is cancelled are dropped; what they did is found again by the next process.
+    ///
+    /// # Cancellation
+    /// Dropping it does the same.
+    pub async fn run(&self, stop: CancellationToken) {
+        let stop = stop.child_token();
+        // The passes are tasks of their own, and must not outlive this one.
+        let _passes_end = stop.clone().drop_guard();
+        let table = Arc::clone(&self.worker.table);
+        let source =
+            source::run(self.client.0.clone(), &self.worker.config.name, Arc::clone(&table), stop.clone());
+        let passes = TaskTracker::new();
+        let dispatch = async {
+            while let Some(uid) = table.queue.next().await {
+                let Ok(permit) = Arc::clone(&self.worker.slots).acquire_owned().await else { return };
+                let worker = Arc::clone(&self.worker);
+                let stop = stop.clone();
+                passes.spawn(async move {
+                    let pass = std::panic::AssertUnwindSafe(worker.pass(&uid, permit)).catch_unwind();
+                    // Cancel-safe: see `run`.
+                    let ended = tokio::select! {
+                        () = stop.cancelled() => return,
+                        ended = pass => ended,
+                    };
+                    if ended.is_err() {
+                        tracing::error!(k8s.pod.uid = %uid, "a pass over a pod panicked; it is repeated later");
+                        worker.table.queue.add_after(uid.clone(), backoff(&worker.config, 5));
+                    }
+                    worker.table.queue.done(&uid);
+                });
+            }
+        };
+        let capacity = async {
+            self.worker.learn_allocatable().await;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = capacity => {}
+            () = source => {}
+            () = self.worker.observer.run(stop.clone()) => {}
+            () = dispatch => {}
+        }
+        table.queue.close();
+        passes.close();
+        passes.wait().await;
+    }
+
+    /// Starts no more pods, writes what is left to write, and returns when that is done or time is up. With
+    /// `stop_pods`, first stops every pod and waits for its end. [`run`](Self::run) has to go on meanwhile.
+    pub async fn drain(&self, stop_pods: bool, within: Duration) {
+        let worker = &self.worker;
+        worker.draining.store(true, Ordering::Release);
+        if stop_pods {
+            for record in worker.table.lock().values_mut() {
+                record.eviction = Some(PodOutcome {
+                    reason: "Terminated".to_owned(),
+                    message: "Pod was terminated in response to imminent node shutdown.".to_owned(),
+                    disruption: true,
+                });
+                record.input(PodInput::DeleteRequested);
+                worker.table.queue.add(record.pod.uid.clone());
+            }
+        }
+        let quiet = async {
+            while !self.is_quiet(stop_pods) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(within, quiet).await.is_err() {
+            tracing::warn!(?within, "not everything was written in time; the next start finishes it");
+        }
+    }
+
+    fn is_quiet(&self, stop_pods: bool) -> bool {
+        let table = &self.worker.table;
+        let unwritten = table.lock().values().any(|record| {
+            let ending = record.state.is_some_and(|s| s == state::PodState::Terminated);
+            let stopping = stop_pods && record.state == Some(state::PodState::Terminating);
+            ending || stopping || record.publish_not_before.is_some()
+        });
+        !unwritten && table.queue.busy() == 0
+    }
+}

@@ -1,0 +1,92 @@
+//! The one writer of pods to the API server: statuses, and the removal of what has ended.
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+
+use super::patch::status_patch;
+use crate::incarnation;
+use crate::provider::PodRef;
+
+/// Writes for pods of any namespace.
+#[derive(Clone)]
+pub(crate) struct Publisher {
+    client: kube::Client,
+}
+
+impl std::fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Publisher")
+    }
+}
+
+/// What became of a status.
+#[derive(Debug)]
+pub(crate) enum Written {
+    /// The API server has it already.
+    Unchanged,
+    /// Written; the object is now like this.
+    Changed(Box<Pod>),
+    /// There is no such object, or another one has its name.
+    NoObject,
+}
+
+impl Publisher {
+    pub(crate) fn new(client: kube::Client) -> Self {
+        Self { client }
+    }
+
+    fn api(&self, pod: &PodRef) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &pod.namespace)
+    }
+
+    /// Brings the API server's status to `wanted`, by a strategic-merge patch of the fields a kubelet owns,
+    /// with the UID in it. Equal status is not written.
+    pub(crate) async fn write(
+        &self,
+        pod: &PodRef,
+        current: &PodStatus,
+        wanted: &PodStatus,
+    ) -> Result<Written, kube::Error> {
+        let Some(patch) = status_patch(pod.uid.as_str(), current, wanted) else {
+            return Ok(Written::Unchanged);
+        };
+        let params = PatchParams::default();
+        match self.api(pod).patch_status(&pod.name, &params, &Patch::Strategic(patch)).await {
+            Ok(object) if object.metadata.uid.as_deref() == Some(pod.uid.as_str()) => {
+                Ok(Written::Changed(Box::new(object)))
+            }
+            Ok(_) => Ok(Written::NoObject),
+            // 409 is contention beyond the API server's own retries: it is looked at again as well.
+            Err(kube::Error::Api(status))
+                if matches!(status.code, 404 | 409) || incarnation::is_another(&status) =>
+            {
+                Ok(Written::NoObject)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes the object of exactly this UID at once. `false`: it is not there (any more), or so it seems.
+    pub(crate) async fn remove(&self, pod: &PodRef) -> Result<bool, kube::Error> {
+        let params = DeleteParams {
+            grace_period_seconds: Some(0),
+            preconditions: Some(Preconditions {
+                uid: Some(pod.uid.as_str().to_owned()),
+                resource_version: None,
+            }),
+            ..DeleteParams::default()
+        };
+        match self.api(pod).delete(&pod.name, &params).await {
+            Ok(_) => Ok(true),
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads the object of exactly this UID from the API server's store; `None` if there is none.
+    pub(crate) async fn read(&self, pod: &PodRef) -> Result<Option<Pod>, kube::Error> {
+        let object = self.api(pod).get_opt(&pod.name).await?;
+        Ok(object.filter(|object| object.metadata.uid.as_deref() == Some(pod.uid.as_str())))
+    }
+}

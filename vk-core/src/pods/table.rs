@@ -1,0 +1,191 @@
+//! Every pod this node knows, by UID.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::PodLookup;
+use super::queue::WorkQueue;
+use super::record::{Desired, Presence, Record};
+use super::state::{ApiView, PodInput};
+use crate::config::NodeConfig;
+use crate::provider::{PodRef, PodUid};
+
+/// The records, and the queue of those that need a pass. Records are changed under one short lock; nothing
+/// is awaited with it held.
+#[derive(Debug)]
+pub(crate) struct PodTable {
+    records: Mutex<HashMap<PodUid, Record>>,
+    pub(crate) queue: WorkQueue<PodUid>,
+    /// The pods of the API server have been listed.
+    source_synced: watch::Sender<bool>,
+    /// The pods of the backend have been listed.
+    backend_listed: AtomicBool,
+    quiet: std::time::Duration,
+}
+
+impl PodTable {
+    pub(crate) fn new(config: &NodeConfig) -> Self {
+        Self {
+            records: Mutex::new(HashMap::new()),
+            queue: WorkQueue::new(),
+            source_synced: watch::Sender::new(false),
+            backend_listed: AtomicBool::new(false),
+            quiet: config.pending_status_delay,
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<PodUid, Record>> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads or changes a pod's record.
+    pub(crate) fn with<T>(&self, uid: &PodUid, f: impl FnOnce(&mut Record) -> T) -> Option<T> {
+        self.lock().get_mut(uid).map(f)
+    }
+
+    pub(crate) fn is_source_synced(&self) -> bool {
+        *self.source_synced.borrow()
+    }
+
+    pub(crate) fn subscribe_source_synced(&self) -> watch::Receiver<bool> {
+        self.source_synced.subscribe()
+    }
+
+    pub(crate) fn is_backend_listed(&self) -> bool {
+        self.backend_listed.load(Ordering::Acquire)
+    }
+
+    /// A pod's record, made if need be, with the backend's silence so far taken for what it is.
+    pub(crate) fn entry<'a>(&self, records: &'a mut HashMap<PodUid, Record>, pod: &PodRef) -> &'a mut Record {
+        let listed = self.is_backend_listed();
+        records.entry(pod.uid.clone()).or_insert_with(|| {
+            let mut record = Record::new(pod.clone(), Instant::now(), self.quiet);
+            if listed {
+                // New since the listing, which is complete: the backend does not have it.
+                record.presence = Presence::Absent;
+            }
+            // A pod that only the backend has is an orphan once the API server has said so itself.
+            record.suspect = self.is_source_synced();
+            record
+        })
+    }
+
+    /// The API object is now like this. Older versions than the one known are ignored.
+    pub(crate) fn desired(&self, pod: &PodRef, desired: Desired) {
+        let mut records = self.lock();
+        let quiet = self.quiet;
+        let record = self.entry(&mut records, pod);
+        record.suspect = false;
+        if record.desired.as_ref().is_some_and(|known| desired.is_stale_beside(known)) {
+            return;
+        }
+        record.last_grace = desired.deletion.map_or(desired.spec_grace, |deletion| deletion.grace);
+        let deleting = desired.deletion.is_some();
+        if deleting && record.desired.as_ref().is_none_or(|known| known.deletion.is_none()) {
+            record.quiet_until = Instant::now() + quiet;
+        }
+        if let (Some(deletion), Some(known)) = (desired.deletion, &record.desired)
+            && known.deletion.is_none_or(|known| known.grace != deletion.grace)
+        {
+            record.deletion_seen = Some(Instant::now());
+        }
+        // Somebody else has ended the pod (the pod garbage collector): it has to stop.
+        let ended = desired.view == ApiView::Terminal;
+        record.desired = Some(desired);
+        record.confirmed_gone = false;
+        record.recover();
+        if deleting || ended {
+            record.input(PodInput::DeleteRequested);
+            record.interrupt.notify_waiters();
+        }
+        drop(records);
+        self.queue.add(pod.uid.clone());
+    }
+
+    /// The API object is gone, on the API server's own word about this UID.
+    pub(crate) fn gone(&self, uid: &PodUid) {
+        let known = self.with(uid, |record| {
+            record.suspect = false;
+            record.confirmed_gone = true;
+            if let Some(deletion) = record.desired.take().and_then(|desired| desired.deletion) {
+                record.last_grace = deletion.grace;
+            }
+            record.recover();
+            record.input(PodInput::DeleteRequested);
+            record.interrupt.notify_waiters();
+        });
+        if known.is_some() {
+            self.queue.add(uid.clone());
+        }
+    }
+
+    /// The API server has been listed completely; pods that were not in the listing need a second look.
+    pub(crate) fn listed_by_source(&self, present: &std::collections::HashSet<PodUid>) {
+        let mut look = Vec::new();
+        for (uid, record) in self.lock().iter_mut() {
+            if !present.contains(uid) {
+                record.suspect = true;
+                look.push(uid.clone());
+            }
+        }
+        self.source_synced.send_replace(true);
+        for uid in look {
+            self.queue.add(uid);
+        }
+    }
+
+    /// The backend has been listed completely for the first time: what it does not have is absent.
+    pub(crate) fn backend_listed(&self) {
+        if self.backend_listed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let mut look = Vec::new();
+        for (uid, record) in self.lock().iter_mut() {
+            if record.presence == Presence::Unknown {
+                record.presence = Presence::Absent;
+            }
+            record.recover();
+            look.push(uid.clone());
+        }
+        for uid in look {
+            self.queue.add(uid);
+        }
+    }
+
+    pub(crate) fn forget(&self, uid: &PodUid) {
+        self.lock().remove(uid);
+    }
+
+    /// A record's object: taken under the lock, decoded by the caller without it.
+    fn kept(record: &Record) -> Option<Desired> {
+        record.desired.clone()
+    }
+}
+
+impl PodLookup for PodTable {
+    fn find(&self, namespace: &str, name: &str) -> Option<Pod> {
+        // Of two incarnations the one that is not being deleted is meant.
+        let kept = self
+            .lock()
+            .values()
+            .filter(|r| &*r.pod.name == name && &*r.pod.namespace == namespace && r.desired.is_some())
+            .min_by_key(|r| r.desired.as_ref().is_some_and(|d| d.deletion.is_some()))
+            .and_then(Self::kept)?;
+        kept.pod().ok()
+    }
+
+    fn find_by_uid(&self, uid: &str) -> Option<Pod> {
+        let kept = self.lock().get(&PodUid::new(uid)).and_then(Self::kept)?;
+        kept.pod().ok()
+    }
+
+    fn all(&self) -> Vec<Pod> {
+        let kept: Vec<_> = self.lock().values().filter_map(Self::kept).collect();
+        kept.iter().filter_map(|desired| desired.pod().ok()).collect()
+    }
+}

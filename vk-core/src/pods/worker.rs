@@ -1,0 +1,513 @@
+//! One pass over one pod: publish what is known, decide, do one thing, again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::decide::{Patience, Step, decide};
+use super::observer::{Observer, backoff};
+use super::publisher::{Publisher, Written};
+use super::record::{CreateCall, DeleteCall, Desired, Presence, Record};
+use super::resolve::{ResolveError, Resolver};
+use super::source::chain;
+use super::state::{PodInput, PodState};
+use super::status::{Situation, StatusInput, pod_status};
+use super::table::PodTable;
+use crate::clock::Clock;
+use crate::config::NodeConfig;
+use crate::events::{PodEventRecord, Reason, Recorder};
+use crate::node::resources;
+use crate::provider::{ContainerState, Error, PodRef, PodUid, Provider, Retry};
+
+/// Does the work of the passes. Shared by all of them.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) table: Arc<PodTable>,
+    pub(crate) provider: Arc<dyn Provider>,
+    pub(crate) observer: Arc<Observer>,
+    pub(crate) publisher: Publisher,
+    pub(crate) resolver: Resolver,
+    pub(crate) recorder: Recorder,
+    pub(crate) clock: Clock,
+    pub(crate) config: NodeConfig,
+    pub(crate) slots: Arc<Semaphore>,
+    pub(crate) creates: Semaphore,
+    pub(crate) deletes: Semaphore,
+    pub(crate) draining: AtomicBool,
+    /// The node's allocatable resources have been given to the resolver.
+    pub(crate) allocatable_known: AtomicBool,
+}
+
+/// Steps after which a pass lets others go first.
+const STEPS_PER_PASS: usize = 16;
+
+/// A pass's place among those that may talk to the API server, given up while it waits for the provider.
+struct Slot<'a> {
+    slots: &'a Arc<Semaphore>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Slot<'_> {
+    /// Waits for something without holding the place.
+    async fn outside<T>(&mut self, work: impl Future<Output = T>) -> T {
+        drop(self.permit.take());
+        let value = work.await;
+        // The semaphore is never closed; without a permit the pass would only run unlimited.
+        self.permit = Arc::clone(self.slots).acquire_owned().await.ok();
+        value
+    }
+}
+
+impl Worker {
+    /// Works on a pod until there is nothing to do, or nothing to do yet.
+    pub(crate) async fn pass(&self, uid: &PodUid, permit: OwnedSemaphorePermit) {
+        let mut slot = Slot { slots: &self.slots, permit: Some(permit) };
+        for _ in 0..STEPS_PER_PASS {
+            // Boxed: a pass that waits costs what it holds.
+            Box::pin(self.publish(uid)).await;
+            let patience = Patience {
+                creation_grace: self.config.creation_grace,
+                deletion_slack: self.config.deletion_slack,
+            };
+            let decided = self.table.with(uid, |record| {
+                let step = decide(record, Instant::now(), self.clock.now(), &patience);
+                (record.pod.clone(), step)
+            });
+            let Some((pod, step)) = decided else { return };
+            match step {
+                Step::Wait => return,
+                Step::WaitFor(delay) => return self.table.queue.add_after(uid.clone(), delay),
+                Step::Confirm => self.confirm(&pod).await,
+                Step::Create if self.draining.load(Ordering::Acquire) => return,
+                // `resourceFieldRef` may ask for it, and would be refused for good. The answer wakes all pods.
+                Step::Create if !self.allocatable_known.load(Ordering::Acquire) => return,
+                Step::Create => self.create(&pod, &mut slot).await,
+                Step::Look => self.look(&pod, &mut slot).await,
+                Step::Update => self.update(&pod, &mut slot).await,
+                Step::Delete { grace } => self.delete(&pod, grace, &mut slot).await,
+                Step::Settle => {
+                    self.table.with(uid, Record::absent);
+                }
+                Step::Remove => self.remove(&pod).await,
+                Step::Forget => {
+                    self.resolver.forget(uid);
+                    return self.table.forget(uid);
+                }
+            }
+        }
+        self.table.queue.add(uid.clone());
+    }
+
+    /// Asks the provider, until it answers, what pods without limits of their own may use. Until then nothing is
+    /// created: a provider that cannot say what it has is in no state to start pods either.
+    pub(crate) async fn learn_allocatable(&self) {
+        let mut failures = 0;
+        loop {
+            let asked = timeout(self.config.ping_timeout, self.provider.node_info()).await;
+            let learnt =
+                match asked.unwrap_or_else(|_| Err(Error::unavailable("node info: no answer in time"))) {
+                    Ok(info) => resources(&self.config, &info).map_err(|error| chain(&error)),
+                    Err(error) => Err(error.chain()),
+                };
+            match learnt {
+                Ok((_, allocatable)) => {
+                    self.resolver.set_allocatable(allocatable);
+                    self.allocatable_known.store(true, Ordering::Release);
+                    let waiting: Vec<_> = self.table.lock().keys().cloned().collect();
+                    return waiting.into_iter().for_each(|uid| self.table.queue.add(uid));
+                }
+                Err(error) => tracing::warn!(error, "asking the provider for the node's capacity"),
+            }
+            failures += 1;
+            tokio::time::sleep(backoff(&self.config, failures)).await;
+        }
+    }
+
+    /// Writes the status if it says something new.
+    async fn publish(&self, uid: &PodUid) {
+        let now = Instant::now();
+        let view = self.table.with(uid, |record| {
+            let state = record.state?;
+            let desired = record.desired.as_ref()?;
+            if record.suspect || state == PodState::Released {
+                return None;
+            }
+            if let Some(until) = record.publish_not_before.filter(|until| *until > now) {
+                self.table.queue.add_after(uid.clone(), until - now);
+                return None;
+            }
+            let mut runtime = record.runtime.clone();
+            if let (Some(runtime), Some(outcome)) = (&mut runtime, &record.eviction) {
+                runtime.outcome.get_or_insert_with(|| outcome.clone());
+            }
+            let untouched = record.presence != Presence::Present && !record.was_created();
+            Some((
+                record.pod.clone(),
+                desired.pod(),
+                runtime,
+                record.situation.clone(),
+                state,
+                record.quiet_until,
+                untouched,
+            ))
+        });
+        let Some((pod, object, runtime, situation, state, quiet_until, untouched)) = view.flatten() else {
+            // Without an object there is nobody to tell.
+            self.table.with(uid, |record| {
+                if record.desired.is_none() && record.confirmed_gone {
+                    record.input(PodInput::StatusPublished);
+                }
+            });
+            return;
+        };
+        let object = match object {
+            Ok(object) => object,
+            Err(error) => return tracing::error!(%pod, %error, "reading back a kept pod"),
+        };
+        let none = PodStatus::default();
+        let current = object.status.as_ref().unwrap_or(&none);
+        let over = state.is_over();
+        if over && untouched && current.start_time.is_none() && object.metadata.deletion_timestamp.is_some() {
+            // It was never acknowledged, and nothing ever ran: its removal says it all.
+            self.table.with(uid, |record| record.input(PodInput::StatusPublished));
+            return;
+        }
+        let wanted = pod_status(&StatusInput {
+            pod: &object,
+            observed: runtime.as_deref(),
+            situation: &situation,
+            host_ips: &self.config.addresses,
+            now: self.clock.now(),
+        });
+        let stopping = state == PodState::Terminating;
+        let starting = !over && situation == Situation::Normal && wanted.phase.as_deref() == Some("Pending");
+        if (starting || stopping) && now < quiet_until {
+            return self.table.queue.add_after(uid.clone(), quiet_until - now);
+        }
+        let written = self.publisher.write(&pod, current, &wanted).await;
+        self.settle_write(&pod, over, written);
+    }
+
+    fn settle_write(&self, pod: &PodRef, over: bool, written: Result<Written, kube::Error>) {
+        let desired = match &written {
+            Ok(Written::Changed(object)) => Desired::of(Pod::clone(object)),
+            Ok(Written::Unchanged | Written::NoObject) | Err(_) => None,
+        };
+        let retry = self.table.with(&pod.uid, |record| match written {
+            Ok(Written::Unchanged | Written::Changed(_)) => {
+                if let Some((_, desired)) = desired
+                    && record.desired.as_ref().is_some_and(|known| !desired.is_stale_beside(known))
+                {
+                    record.desired = Some(desired);
+                }
+                record.publish_failures = 0;
+                record.publish_not_before = None;
+                if over {
+                    record.input(PodInput::StatusPublished);
+                }
+                None
+            }
+            Ok(Written::NoObject) => {
+                record.suspect = true;
+                // One conflict is looked into at once. If they go on although the object is there, it is not us.
+                record.publish_failures = record.publish_failures.saturating_add(1);
+                let pause = (record.publish_failures > 1)
+                    .then(|| backoff(&self.config, record.publish_failures));
+                record.publish_not_before = pause.map(|pause| Instant::now() + pause);
+                None
+            }
+            Err(error) => {
+                record.publish_failures = record.publish_failures.saturating_add(1);
+                let pause = backoff(&self.config, record.publish_failures);
+                record.publish_not_before = Some(Instant::now() + pause);
+                tracing::warn!(%pod, k8s.pod.uid = %pod.uid, error = chain(&error), "writing the pod's status");
+                Some(pause)
+            }
+        });
+        if let Some(pause) = retry.flatten() {
+            self.table.queue.add_after(pod.uid.clone(), pause);
+        }
+    }
+
+    /// Reads the object itself, where a listing left a doubt.
+    async fn confirm(&self, pod: &PodRef) {
+        match self.publisher.read(pod).await {
+            Ok(Some(object)) => {
+                if let Some((pod, desired)) = Desired::of(object) {
+                    self.table.desired(&pod, desired);
+                    self.table.with(&pod.uid, Record::recover);
+                }
+            }
+            Ok(None) => self.table.gone(&pod.uid),
+            Err(error) => self.failed(pod, "reading the pod", &chain(&error), Retry::Backoff),
+        }
+    }
+
+    /// Notes a failed step; the next attempt comes after a pause.
+    fn failed(&self, pod: &PodRef, act: &str, error: &str, retry: Retry) {
+        tracing::warn!(%pod, k8s.pod.uid = %pod.uid, error, "{act}");
+        self.table.with(&pod.uid, |record| {
+            record.failures = record.failures.saturating_add(1);
+            let pause = match retry {
+                Retry::After(pause) => pause,
+                Retry::Backoff | Retry::Never => backoff(&self.config, record.failures),
+            };
+            record.not_before = Some(Instant::now() + pause);
+        });
+    }
+
+    async fn create(&self, pod: &PodRef, slot: &mut Slot<'_>) {
+        let Some(object) = self.object(pod) else { return };
+        let resolved = match self.resolver.resolve(&object).await {
+            Ok(resolved) => resolved,
+            Err(error) => return self.unresolved(pod, error),
+        };
+        let Some((interrupt, fingerprint, quiet_until)) = self.table.with(&pod.uid, |record| {
+            record.create = CreateCall::Sent { at: Instant::now() };
+            record.input(PodInput::CreateSent);
+            let fingerprint = record.desired.as_ref().map(|desired| desired.fingerprint);
+            (Arc::clone(&record.interrupt), fingerprint, record.quiet_until)
+        }) else {
+            return;
+        };
+        let call = async {
+            let _turn = self.creates.acquire().await;
+            timeout(self.config.provider_timeout, self.provider.create_pod(&resolved))
+                .await
+                .unwrap_or_else(|_| Err(Error::unavailable("create pod: no answer in time")))
+        };
+        let answer = slot
+            .outside(async {
+                tokio::pin!(call);
+                let interrupted = interrupt.notified();
+                tokio::pin!(interrupted);
+                let mut told = false;
+                // A deletion that came before there was anything to interrupt.
+                if self.table.with(&pod.uid, |r| r.state != Some(PodState::Creating)).unwrap_or(true) {
+                    return None;
+                }
+                loop {
+                    // Cancel-safe: a dropped create may have taken effect; the record says that it was sent.
+                    tokio::select! {
+                        answer = &mut call => return Some(answer),
+                        () = &mut interrupted => return None,
+                        () = sleep_until(quiet_until), if !told => {
+                            told = true;
+                            Box::pin(self.publish(&pod.uid)).await;
+                        }
+                    }
+                }
+            })
+            .await;
+        match answer {
+            // The pod is to be deleted: its deletion comes after the dropped create.
+            None => {}
+            Some(Ok(())) => {
+                self.table.with(&pod.uid, |record| {
+                    record.create = CreateCall::Accepted { at: Instant::now() };
+                    record.applied = fingerprint;
+                    record.failures = 0;
+                    record.not_before = None;
+                    if !matches!(record.situation, Situation::Ended { .. }) {
+                        record.situation = Situation::Normal;
+                    }
+                });
+                self.record(pod, Reason::ProviderCreateSuccess, "Create pod in provider successfully");
+            }
+            Some(Err(Error::Rejected { field, reason })) => {
+                self.refuse(pod, "ProviderRejected", &format!("{field}: {reason}"));
+            }
+            Some(Err(error)) => {
+                let message = error.chain();
+                self.table.with(&pod.uid, |record| {
+                    record.situation =
+                        Situation::Failing { reason: "ProviderFailed".to_owned(), message: message.clone() };
+                });
+                self.record(pod, Reason::ProviderCreateFailed, &message);
+                self.failed(pod, "creating the pod in the provider", &message, error.retry());
+            }
+        }
+    }
+
+    fn unresolved(&self, pod: &PodRef, error: ResolveError) {
+        match error {
+            ResolveError::Missing { waiting, missing } => {
+                let names: Vec<_> = missing.iter().map(ToString::to_string).collect();
+                self.table.with(&pod.uid, |record| record.situation = Situation::Waiting(waiting));
+                self.failed(pod, "waiting for what the pod refers to", &names.join(", "), Retry::Backoff);
+                let table = Arc::clone(&self.table);
+                let wake = move |uid: &PodUid| {
+                    table.with(uid, |record| record.not_before = None);
+                    table.queue.add(uid.clone());
+                };
+                self.resolver.wake_when_present(pod, &missing, Arc::new(wake));
+            }
+            ResolveError::Invalid { field, reason } => {
+                self.refuse(pod, "InvalidPod", &format!("{field}: {reason}"));
+            }
+            error @ ResolveError::Read { .. } => {
+                self.failed(pod, "reading what the pod refers to", &chain(&error), Retry::Backoff);
+            }
+        }
+    }
+
+    /// The pod can never run here.
+    fn refuse(&self, pod: &PodRef, reason: &str, message: &str) {
+        self.record(pod, Reason::ProviderCreateFailed, message);
+        self.table.with(&pod.uid, |record| {
+            record.situation = Situation::Refused { reason: reason.to_owned(), message: message.to_owned() };
+            record.create = CreateCall::NotSent;
+            record.input(PodInput::Rejected);
+        });
+    }
+
+    async fn look(&self, pod: &PodRef, slot: &mut Slot<'_>) {
+        let since = Instant::now();
+        let looked = slot.outside(self.observer.look(since)).await;
+        match looked {
+            Ok(()) => {
+                // A look that proves nothing (the mass-absence guard stands) is repeated at leisure.
+                self.table.with(&pod.uid, |record| {
+                    record.failures = record.failures.saturating_add(1);
+                    record.not_before = Some(Instant::now() + backoff(&self.config, record.failures));
+                });
+            }
+            Err(error) => {
+                self.failed(pod, "listing the provider's pods", &error.chain(), error.retry());
+            }
+        }
+    }
+
+    async fn update(&self, pod: &PodRef, slot: &mut Slot<'_>) {
+        let Some(object) = self.object(pod) else { return };
+        let Some(capability) = self.provider.update() else {
+            let message = format!(
+                "provider {} cannot change a running pod; it runs on as it was",
+                self.provider.name()
+            );
+            self.record(pod, Reason::ProviderUpdateFailed, &message);
+            let fingerprint =
+                self.table.with(&pod.uid, |record| record.desired.as_ref().map(|d| d.fingerprint));
+            return self.applied(&pod.uid, fingerprint.flatten());
+        };
+        let resolved = match self.resolver.resolve(&object).await {
+            Ok(resolved) => resolved,
+            Err(error) => {
+                return self.failed(pod, "resolving the pod's update", &chain(&error), Retry::Backoff);
+            }
+        };
+        let Some(fingerprint) =
+            self.table.with(&pod.uid, |record| record.desired.as_ref().map(|desired| desired.fingerprint))
+        else {
+            return;
+        };
+        let call = timeout(self.config.provider_timeout, capability.update_pod(&resolved));
+        let answer = slot.outside(call).await;
+        match answer.unwrap_or_else(|_| Err(Error::unavailable("update pod: no answer in time"))) {
+            Ok(()) => {
+                self.applied(&pod.uid, fingerprint);
+                self.record(pod, Reason::ProviderUpdateSuccess, "Update pod in provider successfully");
+            }
+            Err(error) => {
+                let message = error.chain();
+                self.record(pod, Reason::ProviderUpdateFailed, &message);
+                if error.retry() == Retry::Never {
+                    // It runs on as it was; the event says why.
+                    self.applied(&pod.uid, fingerprint);
+                } else {
+                    self.failed(pod, "updating the pod in the provider", &message, error.retry());
+                }
+            }
+        }
+    }
+
+    fn applied(&self, uid: &PodUid, fingerprint: Option<u64>) {
+        self.table.with(uid, |record| {
+            record.applied = fingerprint;
+            record.failures = 0;
+            record.not_before = None;
+        });
+    }
+
+    async fn delete(&self, pod: &PodRef, grace: Duration, slot: &mut Slot<'_>) {
+        let call = async {
+            let _turn = self.deletes.acquire().await;
+            timeout(self.config.provider_timeout, self.provider.delete_pod(pod, grace))
+                .await
+                .unwrap_or_else(|_| Err(Error::unavailable("delete pod: no answer in time")))
+        };
+        // Taken before the call: the backend may announce the end before it answers.
+        let running = self.table.with(&pod.uid, |record| running_containers(record)).unwrap_or_default();
+        match slot.outside(call).await {
+            Ok(()) | Err(Error::NotFound { .. }) => {
+                self.table.with(&pod.uid, |record| {
+                    record.delete = Some(DeleteCall { at: Instant::now(), grace });
+                    record.failures = 0;
+                    record.not_before = None;
+                });
+                for container in running {
+                    let message = format!("Stopping container {container}");
+                    self.recorder.pod(pod, PodEventRecord::new(Reason::Killing, message).about(container));
+                }
+                self.record(pod, Reason::ProviderDeleteSuccess, "Delete pod in provider successfully");
+            }
+            Err(error) => {
+                let message = error.chain();
+                self.record(pod, Reason::ProviderDeleteFailed, &message);
+                self.failed(pod, "deleting the pod in the provider", &message, error.retry());
+            }
+        }
+    }
+
+    async fn remove(&self, pod: &PodRef) {
+        match self.publisher.remove(pod).await {
+            Ok(true) => {
+                self.table.with(&pod.uid, |record| {
+                    record.removed = true;
+                    record.failures = 0;
+                    record.not_before = None;
+                });
+            }
+            // Gone, another one's name by now, or a conflict of another kind: a read tells.
+            Ok(false) => {
+                self.table.with(&pod.uid, |record| {
+                    record.suspect = true;
+                    record.failures = record.failures.saturating_add(1);
+                    record.not_before = Some(Instant::now() + backoff(&self.config, record.failures));
+                });
+            }
+            Err(error) => self.failed(pod, "removing the pod's object", &chain(&error), Retry::Backoff),
+        }
+    }
+
+    /// The pod's object, for the resolver.
+    fn object(&self, pod: &PodRef) -> Option<Arc<Pod>> {
+        let decoded = self.table.with(&pod.uid, |record| record.desired.as_ref().map(Desired::pod))??;
+        match decoded {
+            Ok(mut object) => {
+                object.status = None;
+                Some(Arc::new(object))
+            }
+            Err(error) => {
+                self.failed(pod, "reading back a kept pod", &error.to_string(), Retry::Backoff);
+                None
+            }
+        }
+    }
+
+    fn record(&self, pod: &PodRef, reason: Reason, message: &str) {
+        self.recorder.pod(pod, PodEventRecord::new(reason, message));
+    }
+}
+
+fn running_containers(record: &Record) -> Vec<String> {
+    let containers = record.runtime.iter().flat_map(|runtime| &runtime.containers);
+    containers
+        .filter(|container| matches!(container.state, ContainerState::Running { .. }))
+        .map(|container| container.name.clone())
+        .collect()
+}

@@ -1,0 +1,258 @@
+//! The contract between the node and a backend.
+//!
+//! A backend implements [`Provider`]; the node drives it. The provider never sees a Kubernetes client:
+//! everything a pod needs arrives in a [`ResolvedPod`], and everything the node wants to know comes back
+//! as an [`ObservedPod`].
+//!
+//! # Contract
+//!
+//! The clauses below are what the node relies on. The conformance suite has one test per clause, under
+//! the same name.
+//!
+//! ## Identity
+//! A pod is its UID. Two pods of one namespace and name may exist at once (a StatefulSet replaces a pod
+//! while the old one is still stopping), and they never share anything at the backend. Backend resource
+//! names and tags are derived from the UID; namespace and name are labels for people.
+//!
+//! ## Idempotence
+//! [`create_pod`](Provider::create_pod) of a UID that exists, or that is being created, is `Ok` and starts
+//! nothing. [`delete_pod`](Provider::delete_pod) of an unknown UID is `Ok`.
+//!
+//! ## Absence
+//! A pod is absent when a complete, successful listing does not name it. An error never means absence; a
+//! backend that can only fetch part of its list returns an error instead of the part.
+//!
+//! ## Ordering
+//! Calls for one UID never overlap: the node waits for one to end, or drops it, before the next. Calls
+//! for different UIDs do overlap. Events for one UID arrive in the order in which things happened.
+//!
+//! ## Cancellation
+//! A dropped future may have taken effect, or not. The node never assumes either: it looks
+//! ([`list_pods`](Provider::list_pods)) or repeats the call, which [Idempotence](#idempotence) makes safe.
+//!
+//! ## Concurrency
+//! Any number of calls for different pods may be under way at once; a backend that wants fewer wraps
+//! itself in [`Limited`]. No call blocks the thread it runs on.
+//!
+//! ## Errors
+//! An [`Error`] says what the node should do next, not which HTTP status was seen. Secrets never appear
+//! in an error's text.
+//!
+//! # Flow of one pod
+//!
+//! 1. `create_pod(&ResolvedPod)` returns when the backend has accepted the pod; it need not run yet.
+//! 2. `watch_pods` reports every change as [`PodEvent::Changed`].
+//! 3. `delete_pod(&PodRef, grace)` returns when the backend has accepted the deletion. The pod's
+//!    processes get the grace period; their exit codes are reported by one last `Changed` with
+//!    [`Sandbox::Gone`], or by [`PodEvent::Gone`] carrying that last observation.
+//! 4. Once nothing of the pod can run any more, the node publishes the terminal status, and only then
+//!    removes the pod from the API server.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
+pub use self::error::{Error, Result, Retry};
+pub use self::identity::{ContainerRef, PodRef, PodUid};
+pub use self::io::{
+    Duplex, ExecIo, ExitStatus, LogEntry, LogOptions, LogOutput, LogSelection, LogStart, LogStream, Reader,
+    TerminalSize, Writer,
+};
+pub use self::node_info::{Health, NodeInfo};
+pub use self::observed::{
+    ContainerState, ObservedContainer, ObservedPod, PodEvent, PodOutcome, PodRuntime, Sandbox, Termination,
+};
+pub use self::poll::watch_by_polling;
+pub use self::resolved::{
+    ContainerKind, EmptyDir, EnvVar, File, Origin, ResolvedContainer, ResolvedPod, ResolvedVolume, Value,
+    VolumeContent,
+};
+pub use self::stats::{ContainerUsage, CpuUsage, MemoryUsage, NodeUsage, PodUsage, Usage};
+pub use self::wrap::{Delayed, Delays, Faults, Faulty, Limited, Limits, Verb};
+
+mod error;
+mod identity;
+mod io;
+mod node_info;
+mod observed;
+mod poll;
+mod resolved;
+mod stats;
+mod wrap;
+
+/// A backend that runs whole pods.
+///
+/// See the [module documentation](self) for the contract. There are no default methods: a wrapper that
+/// forgets one does not compile, and a backend without a capability says so in one line.
+#[async_trait]
+pub trait Provider: fmt::Debug + Send + Sync + 'static {
+    /// The backend's short, stable name: `"aci"`, `"fargate"`, `"mock"`. It becomes the value of the
+    /// node's taint `virtual-kubelet.io/provider`, and a label on metrics and spans.
+    fn name(&self) -> &'static str;
+
+    /// What the backend does by itself. What is not in the set, the node does (or, while it cannot,
+    /// refuses aloud).
+    fn native(&self) -> Features;
+
+    /// Capacity, platform and health of the node, asked at registration and then on every
+    /// [ping interval](crate::config::NodeConfig::ping_interval).
+    ///
+    /// # Errors
+    /// An error, or no answer within the ping timeout, turns the node's `Ready` condition to `False` with
+    /// the error's [reason](Error::reason); the lease is renewed all the same.
+    async fn node_info(&self) -> Result<NodeInfo>;
+
+    /// Starts a pod. Returns when the backend has accepted it. Same UID again is `Ok`.
+    ///
+    /// # Errors
+    /// [`Error::Rejected`] ends the pod as `Failed`; every other error leaves it `Pending` and is retried.
+    async fn create_pod(&self, pod: &ResolvedPod) -> Result<()>;
+
+    /// Stops a pod within `grace` and forgets it. Returns when the backend has accepted the deletion.
+    /// Unknown UID is `Ok`. `grace` of zero kills at once. Called again with a shorter grace when a user
+    /// shortens it, and repeated after every error.
+    ///
+    /// Afterwards the pod either leaves the listing, or stays in it with [`Sandbox::Gone`] until the backend
+    /// drops it; it never runs again.
+    async fn delete_pod(&self, pod: &PodRef, grace: Duration) -> Result<()>;
+
+    /// Every pod of this node at the backend: complete, or an error.
+    ///
+    /// Pods of other nodes, other clusters and other tenants are not in it. A backend whose listing lacks
+    /// details returns observations without [`runtime`](ObservedPod::runtime); existence alone is enough.
+    async fn list_pods(&self) -> Result<Vec<ObservedPod>>;
+
+    /// A stream of changes. The first item is [`PodEvent::Listed`], and so is the first after any gap, so
+    /// that nothing can be missed in silence. An `Err` item means "this attempt failed, the stream goes
+    /// on"; the end of the stream means that the provider wants to be watched anew, and the node does so
+    /// after a back-off. Dropping the stream stops it.
+    ///
+    /// [`watch_by_polling`] makes one from [`list_pods`](Self::list_pods).
+    fn watch_pods(self: Arc<Self>) -> BoxStream<'static, Result<PodEvent>>;
+
+    /// Knows a pod's IP addresses before its containers start.
+    fn prepare(&self) -> Option<&dyn PodPrepare>;
+    /// Applies changes to a running pod.
+    fn update(&self) -> Option<&dyn PodUpdate>;
+    /// Reads container logs.
+    fn logs(&self) -> Option<&dyn ContainerLogs>;
+    /// Runs commands in containers.
+    fn exec(&self) -> Option<&dyn ContainerExec>;
+    /// Attaches to containers' main processes.
+    fn attach(&self) -> Option<&dyn ContainerAttach>;
+    /// Connects to ports of pods.
+    fn port_forward(&self) -> Option<&dyn PortForward>;
+    /// Measures resource usage.
+    fn stats(&self) -> Option<&dyn PodStats>;
+}
+
+/// Something a backend may do by itself. See [`Provider::native`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Feature {
+    /// Restarts containers by the pod's `restartPolicy`, and counts the restarts.
+    Restarts,
+    /// Runs init containers one after the other before the app containers.
+    InitOrder,
+    /// Runs init containers with `restartPolicy: Always` beside the app containers (KEP-753).
+    Sidecars,
+    /// Runs liveness probes and restarts what fails them.
+    LivenessProbes,
+    /// Runs readiness probes and reports `ready`.
+    ReadinessProbes,
+    /// Runs startup probes and reports `started`.
+    StartupProbes,
+    /// Runs `lifecycle.postStart` hooks.
+    PostStart,
+    /// Runs `lifecycle.preStop` hooks inside the grace period.
+    PreStop,
+    /// Stops the pod at `activeDeadlineSeconds` and reports [`PodOutcome`].
+    ActiveDeadline,
+    /// Reads termination messages.
+    TerminationMessages,
+}
+
+/// A set of [`Feature`]s.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features(u32);
+
+impl Features {
+    /// The empty set: the backend only starts and stops containers.
+    pub const NONE: Self = Self(0);
+
+    /// The set of the given features.
+    #[must_use]
+    pub fn of(features: &[Feature]) -> Self {
+        features.iter().fold(Self::NONE, |set, f| Self(set.0 | 1 << *f as u32))
+    }
+
+    /// Whether the feature is in the set.
+    #[must_use]
+    pub fn contains(self, feature: Feature) -> bool {
+        self.0 & (1 << feature as u32) != 0
+    }
+}
+
+/// Capability: addresses are known before containers start. See [`Provider::prepare`].
+#[async_trait]
+pub trait PodPrepare: Send + Sync {
+    /// Reserves the pod's network identity and returns its addresses, at most one per family. Called
+    /// before [`Provider::create_pod`] for pods whose environment or files refer to `status.podIP(s)`.
+    /// Repeatable: same UID, same addresses.
+    async fn prepare_pod(&self, pod: &PodRef) -> Result<Vec<std::net::IpAddr>>;
+}
+
+/// Capability: changes to a running pod. See [`Provider::update`].
+#[async_trait]
+pub trait PodUpdate: Send + Sync {
+    /// Brings the running pod to the new specification: resources resized, images replaced, ephemeral
+    /// containers added, files re-published. The whole desired pod is given; the backend compares.
+    async fn update_pod(&self, pod: &ResolvedPod) -> Result<()>;
+}
+
+/// Capability: logs. See [`Provider::logs`].
+#[async_trait]
+pub trait ContainerLogs: Send + Sync {
+    /// Opens a container's log. The provider honours [`previous`](LogOptions::previous),
+    /// [`follow`](LogOptions::follow), [`start`](LogOptions::start) and [`tail`](LogOptions::tail)
+    /// ([`LogSelection`] does the last two for a log held in memory); the node cuts streams, byte limits
+    /// and timestamps. Dropping the stream stops the read at the backend. A followed stream ends when the
+    /// container's log can grow no more.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the backend has no such container, or no previous run of it.
+    async fn container_logs(&self, container: &ContainerRef, options: &LogOptions) -> Result<LogStream>;
+}
+
+/// Capability: exec. See [`Provider::exec`].
+#[async_trait]
+pub trait ContainerExec: Send + Sync {
+    /// Runs a command beside the container's main process and returns its exit status when it has ended
+    /// and its output has been written. Dropping the future ends the command.
+    async fn exec(&self, container: &ContainerRef, command: &[String], io: ExecIo) -> Result<ExitStatus>;
+}
+
+/// Capability: attach. See [`Provider::attach`].
+#[async_trait]
+pub trait ContainerAttach: Send + Sync {
+    /// Connects to the container's main process until that ends or the future is dropped, which leaves the
+    /// process running.
+    async fn attach(&self, container: &ContainerRef, io: ExecIo) -> Result<ExitStatus>;
+}
+
+/// Capability: port-forward. See [`Provider::port_forward`].
+#[async_trait]
+pub trait PortForward: Send + Sync {
+    /// Opens a connection to a port of the pod. Half-close is passed on in both directions.
+    async fn connect(&self, pod: &PodRef, port: u16) -> Result<Box<dyn Duplex>>;
+}
+
+/// Capability: usage figures. See [`Provider::stats`].
+#[async_trait]
+pub trait PodStats: Send + Sync {
+    /// Usage of the node and of every pod. What is unknown is absent, never zero.
+    async fn usage(&self) -> Result<Usage>;
+}

@@ -1,0 +1,212 @@
+//! Provider errors, sorted by what the node does next.
+
+use std::time::Duration;
+
+/// A provider call's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a provider call failed, by consequence.
+///
+/// | variant | retry | the pod | kubelet API |
+/// |---|---|---|---|
+/// | [`Rejected`](Self::Rejected) | never | `Failed`, reason `ProviderRejected` | 400 |
+/// | [`NotFound`](Self::NotFound) | never | left to the listing | 404 |
+/// | [`Exhausted`](Self::Exhausted) | back-off | `Pending` | 503 |
+/// | [`Throttled`](Self::Throttled) | when told | unchanged | 429 |
+/// | [`Denied`](Self::Denied) | back-off | `Pending` | 502 |
+/// | [`Unavailable`](Self::Unavailable) | back-off | unchanged | 503 |
+/// | [`Unexpected`](Self::Unexpected) | back-off | unchanged | 500 |
+///
+/// "Unsupported" is not here: a capability that a backend lacks is a `None` on
+/// [`Provider`](super::Provider).
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// This pod can never run here as it is written.
+    #[error("{field}: {reason}")]
+    Rejected {
+        /// The JSON path of the offending field, such as `spec.volumes[1].hostPath`.
+        field: String,
+        /// What is wrong with it, and what to do instead.
+        reason: String,
+    },
+    /// The backend has no such pod or container.
+    #[error("{what} not found")]
+    NotFound {
+        /// What was looked for.
+        what: String,
+    },
+    /// A quota or capacity limit was met.
+    #[error("{resource} exhausted")]
+    Exhausted {
+        /// The resource that ran out, in the backend's words.
+        resource: String,
+        /// The backend's answer.
+        #[source]
+        source: Option<Source>,
+    },
+    /// The backend asks to be called less often.
+    #[error("throttled by the backend")]
+    Throttled {
+        /// When to call again, if the backend said so.
+        retry_after: Option<Duration>,
+        /// The backend's answer.
+        #[source]
+        source: Option<Source>,
+    },
+    /// The backend does not accept our credentials.
+    #[error("{message}")]
+    Denied {
+        /// What was refused to whom, without secrets.
+        message: String,
+        /// The backend's answer.
+        #[source]
+        source: Option<Source>,
+    },
+    /// The backend could not be reached, failed inside, or did not answer in time.
+    #[error("{message}")]
+    Unavailable {
+        /// What failed.
+        message: String,
+        /// The cause.
+        #[source]
+        source: Option<Source>,
+    },
+    /// The backend answered something we cannot read.
+    #[error("{message}")]
+    Unexpected {
+        /// What was expected and what came.
+        message: String,
+        /// The cause.
+        #[source]
+        source: Option<Source>,
+    },
+}
+
+/// Whether and when to repeat a failed call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// Repeating cannot help.
+    Never,
+    /// Repeat with exponential back-off.
+    Backoff,
+    /// Repeat after this long.
+    After(Duration),
+}
+
+impl Error {
+    /// The field that makes the pod impossible, and why.
+    #[must_use]
+    pub fn rejected(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Rejected { field: field.into(), reason: reason.into() }
+    }
+
+    /// Nothing of that name at the backend.
+    #[must_use]
+    pub fn not_found(what: impl Into<String>) -> Self {
+        Self::NotFound { what: what.into() }
+    }
+
+    /// The backend is out of reach.
+    #[must_use]
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::Unavailable { message: message.into(), source: None }
+    }
+
+    /// The backend's answer makes no sense.
+    #[must_use]
+    pub fn unexpected(message: impl Into<String>) -> Self {
+        Self::Unexpected { message: message.into(), source: None }
+    }
+
+    /// When to call again.
+    #[must_use]
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Rejected { .. } | Self::NotFound { .. } => Retry::Never,
+            Self::Throttled { retry_after: Some(after), .. } => Retry::After(*after),
+            Self::Throttled { retry_after: None, .. }
+            | Self::Exhausted { .. }
+            | Self::Denied { .. }
+            | Self::Unavailable { .. }
+            | Self::Unexpected { .. } => Retry::Backoff,
+        }
+    }
+
+    /// The CamelCase reason for conditions, statuses and metrics.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Rejected { .. } => "ProviderRejected",
+            Self::NotFound { .. } => "NotFound",
+            Self::Exhausted { .. } => "ProviderExhausted",
+            Self::Throttled { .. } => "ProviderThrottled",
+            Self::Denied { .. } => "ProviderDenied",
+            Self::Unavailable { .. } => "ProviderUnavailable",
+            Self::Unexpected { .. } => "ProviderUnexpected",
+        }
+    }
+
+    /// The status with which the kubelet API reports it.
+    #[must_use]
+    pub fn http_status(&self) -> u16 {
+        match self {
+            Self::Rejected { .. } => 400,
+            Self::NotFound { .. } => 404,
+            Self::Throttled { .. } => 429,
+            Self::Unexpected { .. } => 500,
+            Self::Denied { .. } => 502,
+            Self::Exhausted { .. } | Self::Unavailable { .. } => 503,
+        }
+    }
+
+    /// The error and its causes in one line.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        let mut line = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            line.push_str(": ");
+            line.push_str(&error.to_string());
+            cause = error.source();
+        }
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_has_one_retry_rule_one_reason_and_one_http_status() {
+        let secs = Duration::from_secs;
+        let throttled = |retry_after| Error::Throttled { retry_after, source: None };
+        let table = [
+            (Error::rejected("spec.hostPID", "no"), Retry::Never, "ProviderRejected", 400),
+            (Error::not_found("pod"), Retry::Never, "NotFound", 404),
+            (
+                Error::Exhausted { resource: "cpu".into(), source: None },
+                Retry::Backoff,
+                "ProviderExhausted",
+                503,
+            ),
+            (throttled(Some(secs(7))), Retry::After(secs(7)), "ProviderThrottled", 429),
+            (throttled(None), Retry::Backoff, "ProviderThrottled", 429),
+            (Error::Denied { message: "no".into(), source: None }, Retry::Backoff, "ProviderDenied", 502),
+            (Error::unavailable("down"), Retry::Backoff, "ProviderUnavailable", 503),
+            (Error::unexpected("what"), Retry::Backoff, "ProviderUnexpected", 500),
+        ];
+        for (error, retry, reason, status) in table {
+            assert_eq!((error.retry(), error.reason(), error.http_status()), (retry, reason, status));
+        }
+    }
+
+    #[test]
+    fn a_chain_names_every_cause_once() {
+        let cause = std::io::Error::other("connection refused");
+        let error = Error::Unavailable { message: "list pods".into(), source: Some(Box::new(cause)) };
+        assert_eq!(error.chain(), "list pods: connection refused");
+    }
+}

@@ -1,0 +1,197 @@
+//! What a provider sees of its pods.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+
+use super::identity::PodRef;
+use super::io::ExitStatus;
+
+/// A pod as the backend has it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ObservedPod {
+    /// Which pod: the UID, and namespace and name as recorded at the backend.
+    pub pod: PodRef,
+    /// What it is doing. `None` when the backend said only that it exists (a list reply without
+    /// instance view): the node keeps what it knew.
+    pub runtime: Option<PodRuntime>,
+}
+
+/// What a pod is doing.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct PodRuntime {
+    /// The pod's own environment, in which containers run.
+    pub sandbox: Sandbox,
+    /// The pod's addresses, at most one per family. May change when a backend replaces the instance.
+    pub ips: Vec<IpAddr>,
+    /// When the backend started the pod, if it says.
+    pub started_at: Option<Timestamp>,
+    /// Init, app and ephemeral containers, by name, in any order. A container that is not listed has not
+    /// been started.
+    pub containers: Vec<ObservedContainer>,
+    /// Set when the backend itself has ended the pod, whatever its containers' exit codes say.
+    pub outcome: Option<PodOutcome>,
+}
+
+/// The state of a pod's sandbox: network and storage, without containers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sandbox {
+    /// Being made.
+    #[default]
+    Pending,
+    /// Ready for containers; the condition `PodReadyToStartContainers` is `True`.
+    Ready,
+    /// Torn down: nothing of the pod can run any more. The only evidence on which a terminal phase is
+    /// published; a backend whose finished pods keep an instance reports this once every container has
+    /// ended for good.
+    Gone,
+}
+
+/// The backend ended the pod: eviction, spot reclaim, deadline, host failure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodOutcome {
+    /// `status.reason`, CamelCase.
+    pub reason: String,
+    /// `status.message`.
+    pub message: String,
+    /// Not the pod's own fault: sets the condition `DisruptionTarget`, which a Job's pod failure policy
+    /// can ignore.
+    pub disruption: bool,
+}
+
+/// A container as the backend has it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ObservedContainer {
+    /// Its name in the pod.
+    pub name: String,
+    /// What it is doing now.
+    pub state: ContainerState,
+    /// How its previous run ended, if there was one.
+    pub last: Option<Termination>,
+    /// How often it was restarted.
+    pub restart_count: i32,
+    /// The readiness probe's verdict; `None` when the backend runs none, and then running is ready.
+    pub ready: Option<bool>,
+    /// Whether the startup probe has passed; `None` when the backend runs none, and then running is
+    /// started.
+    pub started: Option<bool>,
+    /// The image as run, if it differs from the one asked for.
+    pub image: Option<String>,
+    /// The image's digest.
+    pub image_id: Option<String>,
+    /// The run's id, as `scheme://id`.
+    pub container_id: Option<String>,
+}
+
+/// A container's present state.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ContainerState {
+    /// Not running yet, or not running again yet.
+    Waiting {
+        /// A kubelet's reason: `ContainerCreating`, `PodInitializing`, `ErrImagePull`,
+        /// `ImagePullBackOff`, `CrashLoopBackOff`, `CreateContainerConfigError`, …
+        reason: String,
+        /// Details for people; empty for none.
+        message: String,
+    },
+    /// Running.
+    Running {
+        /// Since when.
+        started_at: Timestamp,
+    },
+    /// Ended, for now or for good.
+    Terminated(Termination),
+}
+
+/// How a container's run ended.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Termination {
+    /// The exit status; [`ExitStatus::Unknown`] is published as 137 with reason
+    /// `ContainerStatusUnknown`.
+    pub exit: ExitStatus,
+    /// `Completed`, `Error`, `OOMKilled`, `StartError`, …; `None` lets the node say `Completed` or
+    /// `Error` from the exit code.
+    pub reason: Option<String>,
+    /// The termination message, or what went wrong.
+    pub message: Option<String>,
+    /// When the run began.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// The run's id, as `scheme://id`.
+    pub container_id: Option<String>,
+}
+
+/// One item of [`Provider::watch_pods`](super::Provider::watch_pods).
+#[derive(Clone, Debug, PartialEq)]
+pub enum PodEvent {
+    /// The complete listing, as of now: what is not in it does not exist.
+    Listed(Vec<ObservedPod>),
+    /// One pod is now like this.
+    Changed(ObservedPod),
+    /// One pod is gone from the backend; nothing of it runs.
+    Gone {
+        /// Which pod.
+        pod: PodRef,
+        /// How it ended, if the backend saw it.
+        last: Option<PodRuntime>,
+    },
+}
+
+impl ObservedPod {
+    /// A pod with details.
+    #[must_use]
+    pub fn new(pod: PodRef, runtime: PodRuntime) -> Self {
+        Self { pod, runtime: Some(runtime) }
+    }
+
+    /// A pod of which only the existence is known.
+    #[must_use]
+    pub fn existing(pod: PodRef) -> Self {
+        Self { pod, runtime: None }
+    }
+}
+
+impl PodRuntime {
+    /// The container of that name.
+    #[must_use]
+    pub fn container(&self, name: &str) -> Option<&ObservedContainer> {
+        self.containers.iter().find(|c| c.name == name)
+    }
+
+    /// Whether anything of the pod may still run, or run again.
+    #[must_use]
+    pub fn may_run(&self) -> bool {
+        self.sandbox != Sandbox::Gone
+    }
+}
+
+impl ObservedContainer {
+    /// A container in a state, with nothing else known.
+    #[must_use]
+    pub fn new(name: impl Into<String>, state: ContainerState) -> Self {
+        Self {
+            name: name.into(),
+            state,
+            last: None,
+            restart_count: 0,
+            ready: None,
+            started: None,
+            image: None,
+            image_id: None,
+            container_id: None,
+        }
+    }
+}
+
+impl Termination {
+    /// A run that ended with this status, with nothing else known.
+    #[must_use]
+    pub fn new(exit: ExitStatus) -> Self {
+        Self { exit, reason: None, message: None, started_at: None, finished_at: None, container_id: None }
+    }
+}

@@ -1,0 +1,269 @@
+//! One node, put together.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, Access, KubeletApi, Limits};
+use crate::client::impatient;
+use crate::clock::Clock;
+use crate::config::NodeConfig;
+use crate::events::{EventFlusher, Recorder};
+use crate::node::{
+    Heartbeat, HeartbeatError, Instance, LeaseHandle, LeaseKeeper, LeaseRuntime, NodeContext, RegisterError,
+    Registered, deregister, ensure_registered,
+};
+use crate::pods::{PodLookup, Pods};
+use crate::provider::Provider;
+use crate::shutdown::Shutdown;
+
+/// A node of a cluster, ready to run.
+///
+/// # Flow
+/// [`run`](Self::run) serves the kubelet API, watches pods on both sides and registers the node at once; the
+/// node becomes `Ready` when it is registered, its pods have been listed, and its provider is well.
+///
+/// # Shutdown
+/// [`Shutdown::drain`]: the node becomes NotReady, no pod is started any more, followed logs end, statuses that
+/// are left are written, the lease is released. Pods go on at the backend unless
+/// [`drain_pods_on_shutdown`](NodeConfig::drain_pods_on_shutdown) is set; the Node object stays unless
+/// [`deregister_on_shutdown`](NodeConfig::deregister_on_shutdown) is. [`Shutdown::abort`], or dropping the
+/// future: everything stops where it is, and the next start finds it.
+#[derive(Debug)]
+#[must_use = "a node does nothing until it is run"]
+pub struct Node {
+    context: NodeContext,
+    pods: Pods,
+    flusher: EventFlusher,
+    lease: Option<LeaseRuntime>,
+    server: Option<ApiServer>,
+}
+
+/// Where and for whom the kubelet API is served.
+pub struct ApiServer {
+    /// The socket; its port is [`NodeConfig::port`].
+    pub listener: TcpListener,
+    /// See [`api::tls::server_config`].
+    pub tls: Arc<ServerConfig>,
+    /// Who may call.
+    pub access: Access,
+    /// Bounds on connections.
+    pub limits: Limits,
+}
+
+impl fmt::Debug for ApiServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiServer").field("listener", &self.listener).finish_non_exhaustive()
+    }
+}
+
+/// Why a node ended without being told to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The node could not be registered.
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+    /// The node is not ours any more.
+    #[error(transparent)]
+    Heartbeat(#[from] HeartbeatError),
+    /// A task of the node ended by itself, which none of them does.
+    #[error("node {node}: its {task} ended unexpectedly")]
+    TaskEnded {
+        /// The node.
+        node: String,
+        /// Which task.
+        task: &'static str,
+    },
+}
+
+/// Builds a [`Node`].
+#[derive(Debug)]
+#[must_use = "call build"]
+pub struct NodeBuilder {
+    context: NodeContext,
+    lease: Option<LeaseRuntime>,
+    server: Option<ApiServer>,
+}
+
+impl NodeBuilder {
+    /// The thread on which the lease is renewed. Without one the lease is renewed on the caller's runtime with
+    /// the node's own client: in order for tests in paused time, and for nothing else.
+    pub fn lease_runtime(mut self, runtime: LeaseRuntime) -> Self {
+        self.lease = Some(runtime);
+        self
+    }
+
+    /// Serves the kubelet API. Without it `kubectl logs` and metrics have nobody to ask.
+    pub fn serve_api(mut self, server: ApiServer) -> Self {
+        self.server = Some(server);
+        self
+    }
+
+    /// The wall clock. Default: the system's.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.context.clock = clock;
+        self
+    }
+
+    /// Who we are among daemons that claim this node's name. Default: this process on this machine.
+    pub fn instance(mut self, instance: Instance) -> Self {
+        self.context.instance = instance;
+        self
+    }
+
+    /// The node.
+    pub fn build(self) -> Node {
+        let Self { mut context, lease, server } = self;
+        context.client = impatient(context.client);
+        let (recorder, flusher) =
+            Recorder::new(context.client.clone(), &context.config, context.clock.clone());
+        context.recorder = recorder.clone();
+        let pods = Pods::new(
+            &context.config,
+            Arc::clone(&context.provider),
+            context.client.clone(),
+            recorder,
+            context.clock.clone(),
+        );
+        Node { context, pods, flusher, lease, server }
+    }
+}
+
+impl Node {
+    /// Starts to build a node of `client`'s cluster whose pods run at `provider`.
+    pub fn builder(config: NodeConfig, provider: Arc<dyn Provider>, client: kube::Client) -> NodeBuilder {
+        NodeBuilder { context: NodeContext::new(client, config, provider), lease: None, server: None }
+    }
+
+    /// The node's pods, from memory.
+    #[must_use]
+    pub fn pods(&self) -> Arc<dyn PodLookup> {
+        self.pods.lookup()
+    }
+
+    /// The kubelet API as a service without sockets, for tests and for embedders with a server of their own.
+    #[must_use]
+    pub fn kubelet_api(&self, access: Access) -> KubeletApi {
+        kubelet_api(&self.context, &self.pods, access)
+    }
+
+    /// Runs until `shutdown` is wished.
+    ///
+    /// # Errors
+    /// [`NodeError`], when the node cannot be registered, or another daemon has taken it over. Trouble with the
+    /// API server or the provider later on is no error: it is waited out.
+    ///
+    /// # Cancellation
+    /// May be dropped anywhere, like a killed process.
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), NodeError> {
+        // Cancel-safe: an abort is allowed to stop everything where it is.
+        tokio::select! {
+            ended = self.run_and_drain(&shutdown) => ended,
+            () = shutdown.aborted() => Ok(()),
+        }
+    }
+
+    async fn run_and_drain(self, shutdown: &Shutdown) -> Result<(), NodeError> {
+        let Self { context, pods, flusher, lease, server } = self;
+        let config = Arc::clone(&context.config);
+        let pods = Arc::new(pods);
+        // One token per task: they are stopped in an order.
+        let (stop_api, stop_pods, stop_events) =
+            (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let mut tasks = JoinSet::new();
+        if let Some(server) = server {
+            let router = kubelet_api(&context, &pods, server.access).router();
+            let serving = api::serve(server.listener, server.tls, router, server.limits, stop_api.clone());
+            tasks.spawn(async move {
+                serving.await;
+                "kubelet API"
+            });
+        }
+        tasks.spawn({
+            let (pods, stop) = (Arc::clone(&pods), stop_pods.clone());
+            async move {
+                pods.run(stop).await;
+                "pod engine"
+            }
+        });
+        tasks.spawn({
+            let stop = stop_events.clone();
+            async move {
+                flusher.run(stop).await;
+                "event writer"
+            }
+        });
+
+        // Cancel-safe: what the registration wrote is found by the next one.
+        let registered = tokio::select! {
+            registered = ensure_registered(&context) => registered?,
+            () = shutdown.draining() => return Ok(()),
+        };
+        tracing::info!(node = config.name, server = registered.server_version(), "registered");
+        let lease = lease.unwrap_or_else(|| LeaseRuntime::current(context.client.clone()));
+        let uid = registered.uid();
+        let lease = LeaseKeeper::new(&registered).spawn(&lease);
+        let beating = beat(registered, &lease, &pods, &mut tasks, shutdown, &config);
+        // Boxed: it lives as long as the node, and is large.
+        let ended = Box::pin(beating).await;
+        if ended.is_ok() {
+            // NotReady was said by the heartbeat; nothing new comes now.
+            stop_api.cancel();
+            pods.drain(config.drain_pods_on_shutdown, config.drain_timeout).await;
+            if config.deregister_on_shutdown {
+                let uid = uid.borrow().clone();
+                if let Err(error) = deregister(&context, &uid).await {
+                    tracing::warn!(node = config.name, %error, "the Node object was not deleted");
+                }
+            }
+        }
+        stop_api.cancel();
+        stop_pods.cancel();
+        stop_events.cancel();
+        while tasks.join_next().await.is_some() {}
+        // Last: a successor may take the node over as soon as its lease is released.
+        lease.stop().await;
+        ended
+    }
+}
+
+/// Keeps the heartbeat until a drain is wished or something ends that should not.
+async fn beat(
+    registered: Registered,
+    lease: &LeaseHandle,
+    pods: &Pods,
+    tasks: &mut JoinSet<&'static str>,
+    shutdown: &Shutdown,
+    config: &NodeConfig,
+) -> Result<(), NodeError> {
+    let stop = CancellationToken::new();
+    let heartbeat = Heartbeat::new(registered, pods.synced(), lease.status()).run(stop.clone());
+    tokio::pin!(heartbeat);
+    // Cancel-safe: the heartbeat is pinned and goes on below; a joined task is gone either way.
+    let ended = tokio::select! {
+        ended = &mut heartbeat => return ended.map_err(NodeError::from),
+        () = shutdown.draining() => Ok(()),
+        task = tasks.join_next() => {
+            let task = task.and_then(Result::ok).unwrap_or("task");
+            Err(NodeError::TaskEnded { node: config.name.clone(), task })
+        }
+    };
+    stop.cancel();
+    heartbeat.await?;
+    ended
+}
+
+fn kubelet_api(context: &NodeContext, pods: &Pods, access: Access) -> KubeletApi {
+    KubeletApi::new(
+        context.config.name.as_str(),
+        Arc::clone(&context.provider),
+        pods.lookup(),
+        access,
+        context.clock.clone(),
+    )
+}
