@@ -1,0 +1,231 @@
+//! The command line.
+
+pub(crate) mod golang;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::args::golang::GoFlags;
+use crate::config::LogFormat;
+use crate::config::scalar::{Address, Amount, LabelKey, LabelValue, NodeName, Period, Text, parse_pair};
+use crate::fault::{Fault, one_line};
+
+/// Joins a Kubernetes cluster as a node and runs its pods at a provider.
+#[derive(Debug, Parser)]
+#[command(name = "vk-node", version, args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
+pub(crate) struct Cli {
+    /// What to do; `run` where nothing is said.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    /// `run`'s flags.
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+const AFTER_HELP: &str = "\
+Settings come from three places, the later one wins: the file, the flags, the environment. Every flag has a \
+variable: --log-level is VK_LOG_LEVEL, and lists are separated by commas. KUBECONFIG and DEFAULT_NODE_NAME are \
+only used where neither of the three says anything.
+
+Go Virtual Kubelet's flags and variables are accepted. One line in the log names ours where it differs, or says \
+that it does nothing here.
+
+Exit codes: 0 after a drain, 1 when the node failed, 2 when a flag, a file, the cluster or its permissions are \
+not as they should be, 130 and 143 after a second SIGINT or SIGTERM.";
+
+/// What the daemon can be asked to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the nodes (what happens without a command too)
+    Run(RunArgs),
+    /// Read the configuration, say what is wrong with it or what it amounts to, and end
+    Check(RunArgs),
+    /// A whole cluster in one process: in-memory API server, mock node, hello-world
+    #[cfg(feature = "quickstart")]
+    Quickstart(crate::quickstart::QuickstartArgs),
+    /// The backends this build has
+    Providers,
+    /// This build's version
+    Version,
+}
+
+/// What `run` takes.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct RunArgs {
+    /// The configuration file, YAML
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Settings as flags.
+    #[command(flatten)]
+    pub(crate) flags: Flags,
+}
+
+/// Every setting that has a flag. `None` and an empty list say nothing.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Flags {
+    /// Kubeconfig file [default: $KUBECONFIG, ~/.kube/config, or the pod's service account]
+    #[arg(long, value_name = "FILE", help_heading = "Cluster")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Context in the kubeconfig [default: its current one]
+    #[arg(long, value_name = "NAME", help_heading = "Cluster")]
+    pub(crate) context: Option<String>,
+    /// URL of the API server, instead of the kubeconfig's
+    #[arg(long, value_name = "URL", help_heading = "Cluster")]
+    pub(crate) server: Option<String>,
+    /// How long the API server may take to answer at start [default: 10s]
+    #[arg(long, value_name = "DURATION", help_heading = "Cluster")]
+    pub(crate) connect_timeout: Option<Period>,
+    /// How long the nodes may take to become Ready; 0 is for ever [default: 0]
+    #[arg(long, value_name = "DURATION", help_heading = "Cluster")]
+    pub(crate) startup_timeout: Option<Period>,
+
+    /// The backend that runs the pods; `vk-node providers` lists them
+    #[arg(long, value_name = "NAME", help_heading = "Provider")]
+    pub(crate) provider: Option<String>,
+    /// The backend's own configuration file
+    #[arg(long, value_name = "FILE", help_heading = "Provider")]
+    pub(crate) provider_config: Option<PathBuf>,
+
+    /// The node's name [default: $DEFAULT_NODE_NAME, or virtual-kubelet]
+    #[arg(long, visible_alias = "node-name", value_name = "NAME", help_heading = "Node")]
+    pub(crate) nodename: Option<NodeName>,
+    /// The node's operating system, linux or windows [default: the provider's]
+    #[arg(long, value_name = "OS", value_parser = ["linux", "windows"], ignore_case = true, help_heading = "Node")]
+    pub(crate) os: Option<String>,
+    /// The node's InternalIP [default: the address this machine reaches the API server from]
+    #[arg(long, value_name = "IP", value_delimiter = ',', help_heading = "Node")]
+    pub(crate) node_ip: Vec<Address>,
+    /// A label of the node
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_pair::<LabelKey, LabelValue>, help_heading = "Node")]
+    pub(crate) label: Vec<(LabelKey, LabelValue)>,
+    /// An annotation of the node
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_pair::<LabelKey, Text>, help_heading = "Node")]
+    pub(crate) annotation: Vec<(LabelKey, Text)>,
+    /// A taint of the node, instead of virtual-kubelet.io/provider=PROVIDER:NoSchedule
+    #[arg(long, value_name = "KEY=VALUE:EFFECT", value_delimiter = ',', help_heading = "Node")]
+    pub(crate) taint: Vec<String>,
+    /// No taint at all
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Node")]
+    pub(crate) disable_taint: Option<bool>,
+    /// Capacity of the node instead of the provider's, such as cpu=16
+    #[arg(long, value_name = "RESOURCE=QUANTITY", value_delimiter = ',', value_parser = parse_pair::<LabelKey, Amount>, help_heading = "Node")]
+    pub(crate) capacity: Vec<(LabelKey, Amount)>,
+    /// How many pods are worked on at once [default: 64]
+    #[arg(long, value_name = "N", help_heading = "Node")]
+    pub(crate) pod_workers: Option<usize>,
+    /// How often all pods are compared with the backend's listing [default: 5m]
+    #[arg(long, value_name = "DURATION", help_heading = "Node")]
+    pub(crate) drift_check_interval: Option<Period>,
+    /// Who this daemon is among daemons of one node, such as its pod's UID [default: this process]
+    #[arg(long, value_name = "ID", help_heading = "Node")]
+    pub(crate) instance: Option<String>,
+    /// Delete the Node object when shutting down
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Node")]
+    pub(crate) deregister: Option<bool>,
+    /// Delete the node's pods from the backend when shutting down
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Node")]
+    pub(crate) drain: Option<bool>,
+    /// How long shutting down may take [default: 20s]
+    #[arg(long, value_name = "DURATION", help_heading = "Node")]
+    pub(crate) drain_timeout: Option<Period>,
+
+    /// Address the kubelet API listens on [default: 0.0.0.0]
+    #[arg(long, value_name = "IP", help_heading = "Kubelet API")]
+    pub(crate) listen: Option<Address>,
+    /// Port of the kubelet API [default: 10250]
+    #[arg(long, value_name = "PORT", help_heading = "Kubelet API")]
+    pub(crate) port: Option<u16>,
+    /// Serving certificate, PEM [default: self-signed, made at start]
+    #[arg(long, value_name = "FILE", help_heading = "Kubelet API")]
+    pub(crate) tls_cert_file: Option<PathBuf>,
+    /// Private key of the serving certificate, PEM
+    #[arg(long, value_name = "FILE", help_heading = "Kubelet API")]
+    pub(crate) tls_private_key_file: Option<PathBuf>,
+    /// Certificate authority of the API server's client certificate, PEM [default: the cluster's, from kube-system/extension-apiserver-authentication]
+    #[arg(long, value_name = "FILE", help_heading = "Kubelet API")]
+    pub(crate) client_ca_file: Option<PathBuf>,
+    /// Common name of a client certificate that may call everything, such as the API server's
+    #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Kubelet API")]
+    pub(crate) trusted_client: Vec<String>,
+    /// Open /stats/summary and /metrics/resource to callers without credentials
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Kubelet API")]
+    pub(crate) anonymous_metrics: Option<bool>,
+    /// Open the whole kubelet API to everyone who can reach it
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Kubelet API")]
+    pub(crate) insecure_allow_anonymous: Option<bool>,
+
+    /// error, warn, info, debug, trace, or directives such as info,vk_core=debug [default: info]
+    #[arg(long, value_name = "LEVEL", help_heading = "Logging")]
+    pub(crate) log_level: Option<String>,
+    /// How log lines look [default: text]
+    #[arg(long, value_name = "FORMAT", ignore_case = true, help_heading = "Logging")]
+    pub(crate) log_format: Option<LogFormat>,
+
+    /// Go Virtual Kubelet's own.
+    #[command(flatten)]
+    pub(crate) go: GoFlags,
+    /// `VK_CONFIG`, where these flags were read from the environment.
+    #[arg(skip)]
+    pub(crate) config_from_environment: Option<PathBuf>,
+}
+
+/// What reading a command line comes to.
+#[derive(Debug)]
+pub(crate) enum Parsed {
+    /// Do this; the lines are to be logged.
+    Run(Box<Cli>, Vec<String>),
+    /// Print this and end well: `--help`, `--version`.
+    Print(String),
+}
+
+/// Reads a command line.
+pub(crate) fn parse<I>(line: I) -> Result<Parsed, Fault>
+where
+    I: IntoIterator<Item = String>,
+{
+    let (line, notes) = golang::take_klog_flags(line);
+    match Cli::try_parse_from(line) {
+        Ok(cli) => Ok(Parsed::Run(Box::new(cli), notes)),
+        Err(error) => match error.kind() {
+            clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion => {
+                Ok(Parsed::Print(error.render().to_string()))
+            }
+            _ => Err(explain(&error, "on the command line")),
+        },
+    }
+}
+
+/// clap's error, which has several lines, as one.
+pub(crate) fn explain(error: &clap::Error, place: &str) -> Fault {
+    use clap::error::{ContextKind, ContextValue};
+
+    let text = error.render().to_string();
+    let first = text.lines().next().unwrap_or_default();
+    let first = one_line(first.strip_prefix("error: ").unwrap_or(first));
+    let remedy = match error.get(ContextKind::SuggestedArg).or(error.get(ContextKind::SuggestedSubcommand)) {
+        Some(ContextValue::String(near)) => format!("did you mean {near}?"),
+        Some(ContextValue::Strings(near)) if !near.is_empty() => {
+            format!("did you mean {}?", near.join(" or "))
+        }
+        _ => match error.get(ContextKind::ValidValue) {
+            Some(ContextValue::Strings(valid)) if !valid.is_empty() => {
+                format!("it is {}", valid.join(" or "))
+            }
+            _ => "see vk-node --help".to_owned(),
+        },
+    };
+    // clap puts our scalars' own remedy after the value: `invalid value 'x' for '--y': what: remedy`.
+    match first.split_once("': bad ") {
+        Some((_, ours)) => {
+            let (what, remedy) = ours.split_once("\": ").unwrap_or((ours, "see vk-node --help"));
+            let flag = first.split("for '--").nth(1).and_then(|rest| rest.split([' ', '\'']).next());
+            let place = match flag {
+                Some(flag) if place.starts_with("on ") => format!("in --{flag}"),
+                _ => place.to_owned(),
+            };
+            Fault::new(format!("bad {what}\""), place, remedy)
+        }
+        None => Fault::new(first, place, remedy),
+    }
+}

@@ -1,0 +1,125 @@
+//! The backends this build has: the only place with feature flags for them.
+
+use std::sync::Arc;
+
+use vk_core::provider::Provider;
+
+use crate::config::settings::NodeSettings;
+use crate::fault::{Fault, nearest};
+
+/// Their names, as `provider:` and `--provider` take them.
+pub(crate) const NAMES: &[&str] = &[
+    #[cfg(feature = "mock")]
+    "mock",
+];
+
+/// Makes a node's backend. `source` is where its settings come from.
+pub(crate) fn build(node: &NodeSettings, source: &str) -> Result<Arc<dyn Provider>, Fault> {
+    match node.provider.name.as_str() {
+        #[cfg(feature = "mock")]
+        "mock" => mock::build(node, source),
+        name => {
+            let built_in = if NAMES.is_empty() { "none".to_owned() } else { NAMES.join(", ") };
+            let remedy = match nearest(name, NAMES.iter().copied()) {
+                Some(near) => format!("did you mean {near:?}?"),
+                None => format!("this build has {built_in}"),
+            };
+            Err(Fault::new(format!("unknown provider {name:?}"), format!("in {source} (provider)"), remedy))
+        }
+    }
+}
+
+#[cfg(feature = "mock")]
+mod mock {
+    use vk_core::clock::Clock;
+    use vk_mock::{ConfigError, MockConfig, MockProvider};
+
+    use super::{Arc, Fault, NodeSettings, Provider};
+    use crate::config::load;
+
+    pub(super) fn build(node: &NodeSettings, source: &str) -> Result<Arc<dyn Provider>, Fault> {
+        let (mut config, place) = read(node, source)?;
+        if let Some(os) = &node.os {
+            config.operating_system.clone_from(os);
+        }
+        config.validate().map_err(|error| explain(&error, &place))?;
+        let provider = MockProvider::start(config, &node.config.name, Clock::system())
+            .map_err(|error| explain(&error, &place))?;
+        Ok(Arc::new(provider))
+    }
+
+    /// The settings, and where they stand.
+    fn read(node: &NodeSettings, source: &str) -> Result<(MockConfig, String), Fault> {
+        let Some(path) = &node.provider_file else {
+            let place = format!("in {source} ({})", node.provider_path);
+            return Ok((
+                load::parse_section(node.provider.settings.clone(), source, &node.provider_path)?,
+                place,
+            ));
+        };
+        let text = load::read(path, "the provider's configuration")?;
+        let source = path.display().to_string();
+        let place = format!("in {source}");
+        // Go's file is JSON, node names with their capacity; ours is YAML.
+        let config = if text.trim_start().starts_with('{') {
+            MockConfig::from_go_json(&text).map_err(|error| explain(&error, &place))?
+        } else {
+            load::parse(&text, &source)?
+        };
+        Ok((config, place))
+    }
+
+    fn explain(error: &ConfigError, place: &str) -> Fault {
+        Fault::new(format!("bad setting {:?}", error.key), place, error.reason.clone())
+    }
+}
+
+#[cfg(all(test, feature = "mock"))]
+mod tests {
+    use crate::args::{Parsed, parse};
+    use crate::config::settings::Settings;
+    use crate::config::{File, load};
+    use crate::env::Environment;
+    use crate::fault::Fault;
+
+    fn build(yaml: &str, words: &[&str]) -> Result<(), Fault> {
+        let file = load::parse::<File>(yaml, "vk.yaml")?;
+        let line = std::iter::once("vk-node").chain(words.iter().copied()).map(str::to_owned);
+        let Parsed::Run(cli, _) = parse(line)? else { panic!("{words:?} is help") };
+        let settings = Settings::merge(file, "vk.yaml".to_owned(), cli.run.flags, Environment::default())?;
+        super::build(&settings.nodes[0], &settings.source).map(|_| ())
+    }
+
+    #[tokio::test]
+    async fn a_backend_reads_its_section_and_complains_with_its_path() {
+        assert_eq!(build("provider: mock", &[]), Ok(()));
+        assert_eq!(build("provider: {mock: {capacity: {cpu: 4}, seed: 3}}", &[]), Ok(()));
+        let table = [
+            ("provider: mokc", "unknown provider \"mokc\" in vk.yaml (provider): did you mean \"mock\"?"),
+            (
+                "provider: {mock: {capactiy: {cpu: 4}}}",
+                "unknown key \"capactiy\" in vk.yaml (provider.mock.capactiy): did you mean \"capacity\"?",
+            ),
+            (
+                "provider: {mock: {operatingSystem: plan9}}",
+                "bad setting \"operatingSystem\" in vk.yaml (provider.mock): \"plan9\" is neither linux nor windows",
+            ),
+        ];
+        for (yaml, line) in table {
+            assert_eq!(build(yaml, &[]).unwrap_err().to_string(), line);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_go_mocks_json_is_read_as_a_provider_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("mock.json");
+        let flag = format!("--provider-config={}", path.display());
+        std::fs::write(&path, r#"{"virtual-kubelet": {"cpu": "2", "memory": "32Gi", "pods": "128"}}"#)
+            .unwrap();
+        assert_eq!(build("", &["--provider=mock", &flag]), Ok(()));
+        std::fs::write(&path, r#"{"virtual-kubelet": {"cpu": "two"}}"#).unwrap();
+        let line = build("", &["--provider=mock", &flag]).unwrap_err().to_string();
+        assert!(line.contains(&path.display().to_string()) && line.contains("two"), "{line}");
+    }
+}

@@ -1,0 +1,148 @@
+//! The cluster: a client for it, and whether it answers.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::{Client, Config};
+use tokio::time::Instant;
+
+use crate::config::load;
+use crate::config::settings::ClusterSettings;
+use crate::fault::{Fault, chain};
+
+/// A cluster that answered.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    /// For everything but leases.
+    pub(crate) client: Client,
+    /// Makes further clients, with connections of their own.
+    pub(crate) config: Config,
+    /// The API server's URL.
+    pub(crate) server: http::Uri,
+    /// Its version, such as `v1.37.0`.
+    pub(crate) version: String,
+}
+
+/// Pause between attempts to reach the API server at start.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// Finds the cluster and waits, within the settings' time, until it answers.
+pub(crate) async fn connect(settings: &ClusterSettings) -> Result<Cluster, Fault> {
+    let mut config = find(settings).await?;
+    if let Some(server) = &settings.server {
+        config.cluster_url = server.clone();
+    }
+    // A dead address must not eat the whole start.
+    config.connect_timeout = Some(settings.connect_timeout.min(Duration::from_secs(10)));
+    let server = config.cluster_url.clone();
+    let client = Client::try_from(config.clone())
+        .map_err(|error| Fault::new("cannot set up a client", format!("for {server}"), chain(&error)))?;
+    let version = wait_until_it_answers(&client, &server, settings.connect_timeout).await?;
+    Ok(Cluster { client, config, server, version })
+}
+
+async fn find(settings: &ClusterSettings) -> Result<Config, Fault> {
+    let context = KubeConfigOptions { context: settings.context.clone(), ..KubeConfigOptions::default() };
+    if let Some(path) = &settings.kubeconfig {
+        return from_files(&split(path), &context).await;
+    }
+    let usual = std::env::home_dir().map(|home| home.join(".kube/config")).filter(|path| path.exists());
+    match usual {
+        Some(path) => from_files(&[path], &context).await,
+        None => Config::incluster().map_err(|error| {
+            Fault::new(
+                "no cluster",
+                "in the settings (cluster.kubeconfig), in $KUBECONFIG, in ~/.kube/config or in this pod",
+                format!("name a kubeconfig with --kubeconfig ({})", chain(&error)),
+            )
+        }),
+    }
+}
+
+/// `$KUBECONFIG` may list several files.
+fn split(path: &Path) -> Vec<PathBuf> {
+    if path.exists() { vec![path.to_owned()] } else { std::env::split_paths(path).collect() }
+}
+
+async fn from_files(paths: &[PathBuf], context: &KubeConfigOptions) -> Result<Config, Fault> {
+    let mut merged = Kubeconfig::default();
+    for path in paths {
+        // Read for the fault's sake: the file's absence has its own line.
+        load::read(path, "the kubeconfig")?;
+        merged = Kubeconfig::read_from(path)
+            .and_then(|next| merged.merge(next))
+            .map_err(|error| in_kubeconfig(&error, paths))?;
+    }
+    Config::from_custom_kubeconfig(merged, context).await.map_err(|error| in_kubeconfig(&error, paths))
+}
+
+fn in_kubeconfig(error: &KubeconfigError, paths: &[PathBuf]) -> Fault {
+    let names: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+    let place = format!("in the kubeconfig {}", names.join(", "));
+    match error {
+        KubeconfigError::CurrentContextNotSet => {
+            Fault::new("no current context", place, "set one with kubectl config use-context, or --context")
+        }
+        KubeconfigError::LoadContext(name) => {
+            Fault::new(format!("no context {name:?}"), place, "see kubectl config get-contexts")
+        }
+        KubeconfigError::LoadClusterOfContext(name) => {
+            Fault::new(format!("no cluster {name:?}"), place, "see kubectl config get-clusters")
+        }
+        other => Fault::new("unusable kubeconfig", place, chain(other)),
+    }
+}
+
+async fn wait_until_it_answers(
+    client: &Client,
+    server: &http::Uri,
+    patience: Duration,
+) -> Result<String, Fault> {
+    let deadline = Instant::now() + patience;
+    let place = format!("at {server}");
+    let mut last = format!("no answer within {patience:?}");
+    loop {
+        match tokio::time::timeout_at(deadline, client.apiserver_version()).await {
+            Ok(Ok(info)) => return Ok(info.git_version),
+            Ok(Err(kube::Error::Api(status))) => match status.code {
+                401 => {
+                    return Err(Fault::new(
+                        "the API server does not know our credentials",
+                        place,
+                        "renew the token or the client certificate in the kubeconfig",
+                    ));
+                }
+                // It answers; it does not tell strangers its version.
+                403 => return Ok(String::new()),
+                code => last = format!("HTTP {code}: {}", status.message),
+            },
+            Ok(Err(error)) => {
+                let text = chain(&error);
+                if is_trust(&text) {
+                    return Err(Fault::new(
+                        "cannot trust the API server",
+                        place,
+                        format!("check certificate-authority in the kubeconfig ({text})"),
+                    ));
+                }
+                last = text;
+            }
+            Err(_) => {}
+        }
+        if Instant::now() + RETRY >= deadline {
+            return Err(Fault::new(
+                "cannot reach the API server",
+                place,
+                format!("check that it runs and that this address is right ({last})"),
+            ));
+        }
+        tracing::info!(%server, "waiting for the API server: {last}");
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Whether a connection failed because of certificates: waiting does not help then.
+fn is_trust(text: &str) -> bool {
+    text.contains("certificate") || text.contains("UnknownIssuer")
+}

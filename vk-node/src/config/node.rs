@@ -1,0 +1,109 @@
+//! A node's section, turned into the library's settings.
+
+use vk_core::config::NodeConfig;
+
+use crate::config::Shared;
+use crate::config::scalar::{Address, Amount, LabelKey, LabelValue, Period, TaintSpec, Text};
+use crate::env::TaintParts;
+
+/// The taint of a node that was told none.
+pub(super) struct DefaultTaint<'a> {
+    /// What was said about it.
+    pub(super) parts: &'a TaintParts,
+    /// The provider's name, its value where nothing else was said.
+    pub(super) provider: &'a str,
+}
+
+impl Shared {
+    /// The library's settings. A fault is its key, what is wrong, and what to do.
+    pub(super) fn into_config(
+        self,
+        name: String,
+        port: u16,
+        default_taint: &DefaultTaint<'_>,
+    ) -> Result<NodeConfig, (&'static str, String, &'static str)> {
+        let mut config = NodeConfig::new(name).with_port(port);
+        config.addresses = self.addresses.into_iter().map(|Address(address)| address).collect();
+        config.labels = self.labels.into_iter().map(|(LabelKey(k), LabelValue(v))| (k, v)).collect();
+        config.annotations = self.annotations.into_iter().map(|(LabelKey(k), Text(v))| (k, v)).collect();
+        config.capacity = self.capacity.into_iter().map(|(LabelKey(k), Amount(v))| (k, v)).collect();
+        config.taints = match self.taints {
+            Some(taints) => Some(taints.into_iter().map(|TaintSpec(taint)| taint).collect()),
+            None if *default_taint.parts == TaintParts::default() => None,
+            None => {
+                let parts = default_taint.parts;
+                let taint = TaintSpec::new(
+                    parts.key.as_deref().unwrap_or("virtual-kubelet.io/provider"),
+                    Some(parts.value.as_deref().unwrap_or(default_taint.provider)),
+                    parts.effect.as_deref().unwrap_or("NoSchedule"),
+                );
+                let TaintSpec(taint) = taint.map_err(|what| ("taints", what, "correct it"))?;
+                Some(vec![taint])
+            }
+        };
+        config.kubelet_version = self.kubelet_version;
+
+        macro_rules! take {
+            ($($field:ident),*) => {$(
+                if let Some(value) = self.$field { config.$field = value; }
+            )*};
+        }
+        macro_rules! take_period {
+            ($($field:ident = $key:literal),*) => {$(
+                if let Some(Period(value)) = self.$field {
+                    if value.is_zero() {
+                        return Err(($key, format!("{} of 0", $key), "give it a length, such as 10s"));
+                    }
+                    config.$field = value;
+                }
+            )*};
+        }
+        take!(pod_workers, mass_absence_percent, mass_absence_floor, normal_events_per_second);
+        take_period!(
+            drift_check_interval = "driftCheckInterval",
+            ping_interval = "pingInterval",
+            ping_timeout = "pingTimeout",
+            status_report_interval = "statusReportInterval",
+            lease_duration = "leaseDuration",
+            min_backoff = "minBackoff",
+            max_backoff = "maxBackoff",
+            drain_timeout = "drainTimeout"
+        );
+        // Zero is a meaning of its own for these two.
+        if let Some(Period(value)) = self.creation_grace {
+            config.creation_grace = value;
+        }
+        if let Some(Period(value)) = self.pending_status_delay {
+            config.pending_status_delay = value;
+        }
+        config.deregister_on_shutdown = self.deregister.unwrap_or(config.deregister_on_shutdown);
+        config.drain_pods_on_shutdown = self.drain.unwrap_or(config.drain_pods_on_shutdown);
+
+        if config.pod_workers == 0 {
+            return Err(("podWorkers", "podWorkers of 0".to_owned(), "allow at least 1"));
+        }
+        if config.mass_absence_percent > 100 {
+            let what = format!("massAbsencePercent of {}", config.mass_absence_percent);
+            return Err(("massAbsencePercent", what, "it is a share, 0 to 100"));
+        }
+        if config.lease_duration.as_secs() == 0 || config.lease_duration.subsec_nanos() != 0 {
+            let what = format!("leaseDuration of {:?}", config.lease_duration);
+            return Err(("leaseDuration", what, "a lease has whole seconds, at least 1"));
+        }
+        if config.min_backoff > config.max_backoff {
+            let what = format!(
+                "minBackoff of {:?} beside a maxBackoff of {:?}",
+                config.min_backoff, config.max_backoff
+            );
+            return Err(("minBackoff", what, "make it the smaller one"));
+        }
+        Ok(config)
+    }
+}
+
+/// Takes a value of a later layer, if it has one.
+pub(super) fn set<T>(place: &mut Option<T>, value: Option<T>) {
+    if value.is_some() {
+        *place = value;
+    }
+}

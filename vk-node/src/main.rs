@@ -1,0 +1,166 @@
+//! The virtual node daemon: configuration, telemetry, signals.
+
+mod args;
+mod backends;
+mod cluster;
+mod config;
+mod env;
+mod fault;
+mod kubelet_api;
+mod nodes;
+mod preflight;
+#[cfg(feature = "quickstart")]
+mod quickstart;
+mod signals;
+mod telemetry;
+
+use std::cell::Cell;
+use std::io::Write;
+use std::process::ExitCode;
+
+use vk_core::Shutdown;
+
+use crate::args::{Cli, Command, Parsed, RunArgs};
+use crate::cluster::Cluster;
+use crate::config::settings::Settings;
+use crate::env::Environment;
+use crate::fault::Fault;
+use crate::nodes::Nodes;
+use crate::signals::Signals;
+
+fn main() -> ExitCode {
+    match start() {
+        Ok(code) => code,
+        Err(fault) => {
+            complain(&fault);
+            ExitCode::from(fault::EXIT_CODE)
+        }
+    }
+}
+
+fn start() -> Result<ExitCode, Fault> {
+    // Arguments that are not Unicode cannot be one of ours.
+    let line = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    match args::parse(line)? {
+        Parsed::Print(text) => say(&text),
+        Parsed::Run(cli, notes) => return dispatch(*cli, notes),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn dispatch(cli: Cli, notes: Vec<String>) -> Result<ExitCode, Fault> {
+    match cli.command {
+        None => run(&cli.run, notes),
+        Some(Command::Run(run_args)) => run(&run_args, notes),
+        Some(Command::Check(run_args)) => {
+            let settings = Settings::read(&run_args, Environment::of_process()?)?;
+            check(&settings)
+        }
+        #[cfg(feature = "quickstart")]
+        Some(Command::Quickstart(quickstart_args)) => {
+            telemetry::start(&quickstart::log(&quickstart_args))?;
+            on_runtime(quickstart::run(quickstart_args))
+        }
+        Some(Command::Providers) => {
+            say(&format!("{}\n", backends::NAMES.join("\n")));
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Command::Version) => {
+            say(&format!("vk-node {}\n", env!("CARGO_PKG_VERSION")));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn run(args: &RunArgs, mut notes: Vec<String>) -> Result<ExitCode, Fault> {
+    let mut settings = Settings::read(args, Environment::of_process()?)?;
+    notes.append(&mut settings.notes);
+    telemetry::start(&settings.log)?;
+    for note in notes {
+        tracing::warn!("{note}");
+    }
+    on_runtime(daemon(settings))
+}
+
+/// Runs the nodes until they are told to end, or one fails.
+async fn daemon(settings: Settings) -> Result<ExitCode, Fault> {
+    let signals = Signals::take()?;
+    let shutdown = Shutdown::new();
+    let work = async {
+        let started = async {
+            let cluster = cluster::connect(&settings.cluster).await?;
+            tracing::info!(server = %cluster.server, version = cluster.version, "connected");
+            Nodes::start(&settings, &cluster, &shutdown).await.map(|nodes| (cluster, nodes))
+        };
+        // Cancel-safe: nothing that runs on has been started before it returns.
+        let (cluster, nodes) = tokio::select! {
+            started = started => started?,
+            () = shutdown.draining() => return Ok(ExitCode::SUCCESS),
+        };
+        let late = watch_start(&settings, &cluster, &shutdown);
+        let (late, finished) = tokio::join!(late, nodes.finished());
+        Ok(match finished.and(late) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                complain(&error);
+                ExitCode::FAILURE
+            }
+        })
+    };
+    let aborted = Cell::new(None);
+    // Cancel-safe: `steer` ends only when everything is to be dropped.
+    let outcome = tokio::select! {
+        outcome = work => outcome,
+        () = signals.steer(shutdown.clone(), &aborted) => Ok(ExitCode::SUCCESS),
+    };
+    aborted.get().map_or(outcome, |code| Ok(ExitCode::from(code)))
+}
+
+/// Ends the process when its nodes do not become Ready within the time it was given, if it was given any.
+async fn watch_start(settings: &Settings, cluster: &Cluster, shutdown: &Shutdown) -> Result<(), String> {
+    let Some(patience) = settings.cluster.startup_timeout else { return Ok(()) };
+    let names: Vec<String> = settings.nodes.iter().map(|node| node.config.name.clone()).collect();
+    // Cancel-safe: waiting changes nothing.
+    tokio::select! {
+        ready = nodes::wait_until_ready(cluster, &names, patience) => {
+            if ready.is_err() {
+                shutdown.drain();
+            }
+            ready
+        }
+        () = shutdown.draining() => Ok(()),
+    }
+}
+
+/// Runs to its end on a runtime of its own.
+fn on_runtime(work: impl Future<Output = Result<ExitCode, Fault>>) -> Result<ExitCode, Fault> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Fault::new("cannot start threads", "in this process", error.to_string()))?;
+    let outcome = runtime.block_on(work);
+    // A blocking read of a terminal or a slow name look-up must not hold the process.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Reads everything that can be read without a cluster.
+fn check(settings: &Settings) -> Result<ExitCode, Fault> {
+    telemetry::filter(&settings.log.level)?;
+    for note in &settings.notes {
+        complain(note);
+    }
+    let names: Vec<&str> = settings.nodes.iter().map(|node| node.config.name.as_str()).collect();
+    say(&format!("{} is valid: {} node(s): {}\n", settings.source, names.len(), names.join(", ")));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// To standard output; a closed pipe is the reader's wish.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// One line to standard error.
+fn complain(line: &dyn std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "vk-node: {line}");
+}

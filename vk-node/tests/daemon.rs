@@ -1,0 +1,199 @@
+//! The daemon as a process on an API server: it joins, it tells what it may not do, it ends as it is told to.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+use vk_apiserver::{ApiServer, Config, Serving};
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+struct Cluster {
+    server: ApiServer,
+    serving: Serving,
+    home: tempfile::TempDir,
+}
+
+impl Cluster {
+    async fn start(config: Config) -> Self {
+        let server = ApiServer::with(config).unwrap();
+        let serving = server.serve_tls(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let home = tempfile::tempdir().unwrap();
+        serving.write_kubeconfig(&home.path().join("kubeconfig")).unwrap();
+        Self { server, serving, home }
+    }
+
+    fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// The daemon with a clean environment. It dies with the test.
+    fn daemon(&self, words: &[&str]) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_vk-node"))
+            .args(["--provider=mock", "--listen=127.0.0.1", "--port=0"])
+            .arg("--kubeconfig")
+            .arg(self.home().join("kubeconfig"))
+            .args(words)
+            .env_clear()
+            .env("HOME", self.home())
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap()
+    }
+
+    /// Waits until a node's Ready condition has this status, and returns the node.
+    async fn node_with(&self, name: &str, ready: &str) -> Node {
+        let api: Api<Node> = Api::all(self.server.client());
+        let found = timeout(PATIENCE, async {
+            loop {
+                if let Some(node) = api.get_opt(name).await.unwrap()
+                    && status_of(&node, "Ready").as_deref() == Some(ready)
+                {
+                    return node;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        found.await.unwrap_or_else(|_| panic!("node {name} never had Ready={ready}"))
+    }
+}
+
+fn status_of(node: &Node, kind: &str) -> Option<String> {
+    let conditions = node.status.as_ref()?.conditions.as_ref()?;
+    conditions.iter().find(|condition| condition.type_ == kind).map(|condition| condition.status.clone())
+}
+
+fn signal(child: &Child, signal: Signal) {
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).expect("the daemon runs");
+    kill(Pid::from_raw(pid), signal).unwrap();
+}
+
+/// The exit code, and standard error.
+async fn ended(child: Child) -> (Option<i32>, String) {
+    let output = timeout(PATIENCE, child.wait_with_output()).await.expect("the daemon ends").unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[tokio::test]
+async fn go_virtual_kubelets_command_line_joins_the_cluster_and_sigterm_leaves_it_not_ready() {
+    let cluster = Cluster::start(Config::default()).await;
+    let child = cluster.daemon(&["--nodename=virtual-7", "--os=Linux", "--full-resync-period=1m"]);
+    let node = cluster.node_with("virtual-7", "True").await;
+    assert_eq!(node.metadata.labels.unwrap_or_default()["type"], "virtual-kubelet");
+    let status = node.status.unwrap();
+    let port = status.daemon_endpoints.unwrap().kubelet_endpoint.unwrap().port;
+    assert!(port > 0 && port != 10250, "the port that was bound is announced: {port}");
+
+    signal(&child, Signal::SIGTERM);
+    let (code, stderr) = ended(child).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("--full-resync-period is deprecated: use --drift-check-interval"), "{stderr}");
+    cluster.node_with("virtual-7", "False").await;
+    cluster.serving.stop().await;
+}
+
+#[tokio::test]
+async fn one_file_runs_several_nodes_and_deregisters_them_when_told_to() {
+    let cluster = Cluster::start(Config::default()).await;
+    let file = cluster.home().join("vk.yaml");
+    std::fs::write(
+        &file,
+        "provider: {mock: {capacity: {cpu: 7}}}\n\
+         nodeDefaults: {labels: {tier: edge}, deregister: true}\n\
+         nodes:\n- name: a\n- {name: b, capacity: {cpu: 500m}, labels: {tier: core}, taints: []}\n",
+    )
+    .unwrap();
+    let child = cluster.daemon(&["--config", file.to_str().unwrap()]);
+    let (a, b) = (cluster.node_with("a", "True").await, cluster.node_with("b", "True").await);
+    let describe = |node: &Node| {
+        let cpu = node.status.as_ref().unwrap().capacity.as_ref().unwrap()["cpu"].0.clone();
+        let tier = node.metadata.labels.as_ref().unwrap()["tier"].clone();
+        let own_taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+        let own_taints =
+            own_taints.iter().filter(|taint| taint.key.starts_with("virtual-kubelet.io/")).count();
+        (cpu, tier, own_taints)
+    };
+    assert_eq!(describe(&a), ("7".to_owned(), "edge".to_owned(), 1));
+    assert_eq!(describe(&b), ("500m".to_owned(), "core".to_owned(), 0));
+
+    signal(&child, Signal::SIGINT);
+    let (code, stderr) = ended(child).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(cluster.server.count("nodes"), 0);
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_the_process_with_the_signals_code() {
+    let cluster = Cluster::start(Config::default()).await;
+    let mut child = cluster.daemon(&["--nodename=virtual-8", "--log-level=info"]);
+    cluster.node_with("virtual-8", "True").await;
+    // Nothing that is written from now on is answered: the drain waits.
+    let _hang = cluster.server.faults().add(vk_apiserver::Rule::new(vk_apiserver::Fault::Hang));
+    signal(&child, Signal::SIGTERM);
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    timeout(PATIENCE, async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line.contains("SIGTERM: draining") {
+                return;
+            }
+        }
+        panic!("the daemon ended without a drain");
+    })
+    .await
+    .expect("the daemon drains");
+    signal(&child, Signal::SIGINT);
+    // The log is read on, so that writing it never blocks the daemon.
+    let rest = tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    let (code, _) = ended(child).await;
+    assert_eq!(code, Some(130));
+    rest.await.unwrap();
+}
+
+#[tokio::test]
+async fn missing_permissions_are_named_in_one_line() {
+    let cluster = Cluster::start(Config { rbac: true, ..Config::default() }).await;
+    let nobody = cluster.server.issue_client_cert("nobody", "nobodies").unwrap();
+    std::fs::write(cluster.home().join("kubeconfig"), cluster.serving.kubeconfig_for("nobody", &nobody))
+        .unwrap();
+    let (code, stderr) = ended(cluster.daemon(&[])).await;
+    assert_eq!(code, Some(2), "{stderr}");
+    let line = stderr.lines().last().unwrap_or_default();
+    assert!(
+        line.starts_with("vk-node: not allowed to create nodes, get nodes (node virtual-kubelet), "),
+        "{line}"
+    );
+    assert!(line.contains("patch pods/status at https://127.0.0.1:"), "{line}");
+    assert!(line.ends_with(": apply manifests/rbac.yaml, or bind such a role to this identity"), "{line}");
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named() {
+    let cluster = Cluster::start(Config::default()).await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let flag = format!("--port={port}");
+    let child = Command::new(env!("CARGO_BIN_EXE_vk-node"))
+        .args(["--provider=mock", "--listen=127.0.0.1", "--nodename=a", &flag, "--kubeconfig"])
+        .arg(cluster.home().join("kubeconfig"))
+        .env_clear()
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let (code, stderr) = ended(child).await;
+    assert_eq!(code, Some(2), "{stderr}");
+    let start = format!(
+        "vk-node: cannot serve the kubelet API of node \"a\" at 127.0.0.1:{port}: choose another --port or --listen"
+    );
+    assert!(stderr.lines().last().unwrap_or_default().starts_with(&start), "{stderr}");
+}
