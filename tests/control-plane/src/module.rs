@@ -1,0 +1,232 @@
+//! The pinned Go modules the control plane is built from.
+//!
+//! Each pin is a small wrapper module under `modules/`: `go.mod` and `go.sum` name every dependency, `tools.go`
+//! imports the commands. The files are compiled into this library, so that a changed pin changes the cache key.
+
+use std::fmt;
+use std::str::FromStr;
+
+use anyhow::{Error, bail};
+
+use crate::cache::fingerprint;
+
+/// A Kubernetes release the control plane can be run at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Version {
+    /// 1.37.2: speaks WebSocket to nodes that declare it.
+    #[default]
+    V1_37,
+    /// 1.35.4: the line before 1.36, which speaks only SPDY to nodes.
+    V1_35,
+}
+
+impl Version {
+    /// Every version, the default first.
+    pub const ALL: [Self; 2] = [Self::V1_37, Self::V1_35];
+
+    /// The full release, without a leading `v`.
+    #[must_use]
+    pub const fn release(self) -> &'static str {
+        match self {
+            Self::V1_37 => "1.37.2",
+            Self::V1_35 => "1.35.4",
+        }
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.release())
+    }
+}
+
+impl FromStr for Version {
+    type Err = Error;
+
+    /// Takes a release or its minor version, with or without a leading `v`: `1.37.2`, `v1.37`.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let wanted = text.strip_prefix('v').unwrap_or(text);
+        for version in Self::ALL {
+            let release = version.release();
+            let minor = release.rsplit_once('.').map_or(release, |(minor, _)| minor);
+            if wanted == release || wanted == minor {
+                return Ok(version);
+            }
+        }
+        bail!("no control plane of version {text} is pinned here; there are {}", known())
+    }
+}
+
+fn known() -> String {
+    Version::ALL.map(Version::release).join(" and ")
+}
+
+/// A module that is built as one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Module {
+    /// kube-apiserver, kube-controller-manager, kube-scheduler, kubectl.
+    Kubernetes(Version),
+    /// etcd.
+    Etcd,
+    /// KWOK, a peer in the benchmarks.
+    Kwok,
+}
+
+/// What is built from a module, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Pin {
+    /// Name of the component, part of its cache folder's.
+    pub name: &'static str,
+    /// Its version, without a leading `v`.
+    pub version: &'static str,
+    /// The wrapper module's files: name and content.
+    pub files: [(&'static str, &'static str); 3],
+    /// Binaries: file name and Go package.
+    pub binaries: &'static [(&'static str, &'static str)],
+    /// Variables set at link time: the version the binary reports.
+    pub stamps: &'static [(&'static str, &'static str)],
+}
+
+macro_rules! files {
+    ($folder:literal) => {
+        [
+            ("go.mod", include_str!(concat!("../modules/", $folder, "/go.mod"))),
+            ("go.sum", include_str!(concat!("../modules/", $folder, "/go.sum"))),
+            ("tools.go", include_str!(concat!("../modules/", $folder, "/tools.go"))),
+        ]
+    };
+}
+
+const KUBERNETES: &[(&str, &str)] = &[
+    ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
+    ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+    ("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
+    ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
+];
+
+impl Module {
+    /// The pin: files, packages, flags.
+    #[must_use]
+    pub const fn pin(self) -> Pin {
+        match self {
+            Self::Kubernetes(version @ Version::V1_37) => Pin {
+                name: "kubernetes",
+                version: version.release(),
+                files: files!("kubernetes-1.37"),
+                binaries: KUBERNETES,
+                stamps: &[
+                    ("k8s.io/component-base/version.gitVersion", "v1.37.2"),
+                    ("k8s.io/component-base/version.gitMajor", "1"),
+                    ("k8s.io/component-base/version.gitMinor", "37"),
+                ],
+            },
+            Self::Kubernetes(version @ Version::V1_35) => Pin {
+                name: "kubernetes",
+                version: version.release(),
+                files: files!("kubernetes-1.35"),
+                binaries: KUBERNETES,
+                stamps: &[
+                    ("k8s.io/component-base/version.gitVersion", "v1.35.4"),
+                    ("k8s.io/component-base/version.gitMajor", "1"),
+                    ("k8s.io/component-base/version.gitMinor", "35"),
+                ],
+            },
+            Self::Etcd => Pin {
+                name: "etcd",
+                version: "3.6.16",
+                files: files!("etcd"),
+                binaries: &[("etcd", "go.etcd.io/etcd/server/v3")],
+                stamps: &[],
+            },
+            Self::Kwok => Pin {
+                name: "kwok",
+                version: "0.8.0",
+                files: files!("kwok"),
+                binaries: &[("kwok", "sigs.k8s.io/kwok/cmd/kwok")],
+                stamps: &[],
+            },
+        }
+    }
+}
+
+impl Pin {
+    /// The value of `go build -ldflags`: no symbol table, and the version stamps.
+    #[must_use]
+    pub fn ldflags(&self) -> String {
+        let mut flags = "-s -w".to_owned();
+        for (variable, value) in self.stamps {
+            flags.push_str(" -X ");
+            flags.push_str(variable);
+            flags.push('=');
+            flags.push_str(value);
+        }
+        flags
+    }
+
+    /// The cache folder's name: component, version, and a hash of everything that decides what is built.
+    #[must_use]
+    pub fn folder(&self) -> String {
+        let flags = self.ldflags();
+        let files = self.files.iter().flat_map(|(name, content)| [name.as_bytes(), content.as_bytes()]);
+        let packages = self.binaries.iter().flat_map(|(name, package)| [name.as_bytes(), package.as_bytes()]);
+        let hash = fingerprint(files.chain(packages).chain([flags.as_bytes()]));
+        format!("{}-{}-{hash}", self.name, self.version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODULES: [Module; 4] =
+        [Module::Kubernetes(Version::V1_37), Module::Kubernetes(Version::V1_35), Module::Etcd, Module::Kwok];
+
+    #[test]
+    fn a_version_is_found_by_release_or_minor() {
+        for text in ["1.37", "v1.37", "1.37.2", "v1.37.2"] {
+            assert_eq!(text.parse::<Version>().expect(text), Version::V1_37);
+        }
+        assert_eq!("1.35".parse::<Version>().expect("1.35"), Version::V1_35);
+    }
+
+    #[test]
+    fn an_unknown_version_is_refused_with_the_known_ones() {
+        let error = "1.36".parse::<Version>().expect_err("1.36 is not pinned").to_string();
+        assert!(error.contains("1.36") && error.contains("1.37.2 and 1.35.4"), "{error}");
+        assert!("1.3".parse::<Version>().is_err());
+    }
+
+    #[test]
+    fn every_pin_requires_the_version_it_names() {
+        for module in MODULES {
+            let pin = module.pin();
+            let [(_, go_mod), (_, go_sum), (_, tools)] = pin.files;
+            for (_, package) in pin.binaries {
+                assert!(tools.contains(&format!("\"{package}\"")), "{package} in tools.go of {}", pin.name);
+            }
+            assert!(go_mod.contains(&format!(" v{}\n", pin.version)), "{} {}", pin.name, pin.version);
+            assert!(go_sum.contains(&format!(" v{} h1:", pin.version)), "{} {}", pin.name, pin.version);
+        }
+    }
+
+    #[test]
+    fn a_changed_pin_changes_the_folder() {
+        let pin = Module::Etcd.pin();
+        let mut changed = pin;
+        changed.files[1].1 = "another go.sum";
+        assert_ne!(pin.folder(), changed.folder());
+        let mut stamped = pin;
+        stamped.stamps = &[("a", "b")];
+        assert_ne!(pin.folder(), stamped.folder());
+        assert!(pin.folder().starts_with("etcd-3.6.16-"), "{}", pin.folder());
+    }
+
+    #[test]
+    fn kubernetes_reports_the_release_it_was_built_from() {
+        for version in Version::ALL {
+            let flags = Module::Kubernetes(version).pin().ldflags();
+            assert!(flags.starts_with("-s -w -X "), "{flags}");
+            assert!(flags.contains(&format!("gitVersion=v{version} ")), "{flags}");
+        }
+    }
+}
