@@ -1,0 +1,21 @@
+//! Pod and node scenarios, run on the in-memory API server and on the real control plane.
+//!
+//! A scenario is an `async fn(&World)` in [`scenario`]; it knows only a cluster, a backend and nodes. The test
+//! targets decide where it runs: `in_memory.rs` under paused time, `real_*.rs` inside the control plane's
+//! namespace (`cargo xtask test real`). Nothing sleeps and hopes: [`eventually`] waits for a condition and
+//! says what it last saw.
+
+pub mod agreement;
+pub mod history;
+pub mod pods;
+pub mod scenario;
+pub mod virtual_node;
+pub mod wait;
+pub mod workload;
+pub mod world;
+
+pub use self::history::History;
+pub use self::pods::Pods;
+pub use self::virtual_node::VirtualNode;
+pub use self::wait::eventually;
+pub use self::world::World;

@@ -1,0 +1,12 @@
+//! The scenarios, by what they are about.
+
+pub mod calls;
+pub mod deletion;
+pub mod disappearance;
+pub mod faults;
+pub mod foreign;
+pub mod lifecycle;
+pub mod presence;
+pub mod restarts;
+pub mod retries;
+pub mod storm;

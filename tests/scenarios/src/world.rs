@@ -1,0 +1,218 @@
+//! Where a scenario runs.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, DeleteParams, PostParams};
+use vk_apiserver::{ApiServer, Config, Controller, Identity, Requests, Running};
+use vk_control_plane::ControlPlane;
+use vk_core::clock::Clock;
+
+/// A cluster to run a scenario in, and a namespace of its own.
+#[derive(Debug)]
+pub struct World {
+    cluster: Cluster,
+    /// The scenario's namespace.
+    pub namespace: String,
+}
+
+/// The API server behind a [`World`].
+#[derive(Debug)]
+pub enum Cluster {
+    /// In this process, under whatever time the test runs in.
+    InMemory(Box<InMemory>),
+    /// The real one, whose namespace this process runs in.
+    Real(Box<Real>),
+}
+
+/// An API server of our own, with controllers.
+#[derive(Debug)]
+pub struct InMemory {
+    server: ApiServer,
+    /// Stop when they are dropped.
+    _controllers: Running,
+}
+
+/// The user that nodes under test are, in memory: their calls are told from the scenario's by it.
+pub const NODE_USER: &str = "node-under-test";
+
+/// A connection to the real control plane.
+pub struct Real {
+    /// The plane, if it is ours to stop and start.
+    pub plane: ControlPlane,
+    client: kube::Client,
+}
+
+impl std::fmt::Debug for Real {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Real").finish_non_exhaustive()
+    }
+}
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+fn unique(prefix: &str) -> String {
+    let serial = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("{prefix}-{}-{serial}", std::process::id())
+}
+
+impl World {
+    /// A fresh in-memory cluster with its scheduler and controllers.
+    ///
+    /// # Panics
+    /// When it cannot be made; that is a broken test bed.
+    pub async fn in_memory() -> Self {
+        Self::in_memory_with(Config::default()).await
+    }
+
+    /// The same with settings of its own, such as a seed.
+    ///
+    /// # Panics
+    /// When it cannot be made; that is a broken test bed.
+    pub async fn in_memory_with(config: Config) -> Self {
+        let server = ApiServer::with(config).expect("an in-memory API server");
+        let controllers = server.start(Controller::ALL);
+        let cluster = Cluster::InMemory(Box::new(InMemory { server, _controllers: controllers }));
+        let world = Self { cluster, namespace: "default".to_owned() };
+        world.settle().await;
+        world
+    }
+
+    /// The real control plane whose network namespace this process runs in, with a namespace of the
+    /// scenario's own.
+    ///
+    /// # Panics
+    /// When there is none: run it by `cargo xtask test real`.
+    pub async fn real() -> Self {
+        // Several tests of one process install it; the first one wins and they are all the same.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let plane =
+            ControlPlane::current().expect("cargo xtask test real runs this inside the control plane");
+        let client = kube::Client::try_default().await.expect("KUBECONFIG names the control plane");
+        let world =
+            Self { cluster: Cluster::Real(Box::new(Real { plane, client })), namespace: unique("scenario") };
+        let mut namespace = Namespace::default();
+        namespace.metadata.name = Some(world.namespace.clone());
+        let api: Api<Namespace> = Api::all(world.client());
+        api.create(&PostParams::default(), &namespace).await.expect("a namespace for the scenario");
+        world.settle().await;
+        world
+    }
+
+    /// Waits until pods can be created: the namespace's default service account is there.
+    async fn settle(&self) {
+        let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> = self.api();
+        crate::eventually("the default service account", async || {
+            accounts.get("default").await.map_err(|error| error.to_string())
+        })
+        .await;
+    }
+
+    /// The cluster.
+    #[must_use]
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// The in-memory server.
+    ///
+    /// # Panics
+    /// On the real control plane.
+    #[must_use]
+    pub fn server(&self) -> &ApiServer {
+        match &self.cluster {
+            Cluster::InMemory(memory) => &memory.server,
+            Cluster::Real(_) => panic!("this scenario needs the in-memory API server"),
+        }
+    }
+
+    /// The real control plane.
+    ///
+    /// # Panics
+    /// On the in-memory server.
+    #[must_use]
+    pub fn real_plane(&self) -> &ControlPlane {
+        match &self.cluster {
+            Cluster::InMemory(_) => panic!("this scenario needs the real control plane"),
+            Cluster::Real(real) => &real.plane,
+        }
+    }
+
+    /// Whether the cluster is the real one.
+    #[must_use]
+    pub fn is_real(&self) -> bool {
+        matches!(self.cluster, Cluster::Real(_))
+    }
+
+    /// An administrator's client.
+    #[must_use]
+    pub fn client(&self) -> kube::Client {
+        match &self.cluster {
+            Cluster::InMemory(memory) => memory.server.client(),
+            Cluster::Real(real) => real.client.clone(),
+        }
+    }
+
+    /// The client of a node under test. In memory it is [`NODE_USER`].
+    #[must_use]
+    pub fn node_client(&self) -> kube::Client {
+        match &self.cluster {
+            Cluster::InMemory(memory) => {
+                memory.server.client_as(Identity::new(NODE_USER, ["system:nodes".to_owned()]))
+            }
+            Cluster::Real(real) => real.client.clone(),
+        }
+    }
+
+    /// How often nodes under test have asked for what, so far.
+    ///
+    /// # Panics
+    /// On the real control plane.
+    #[must_use]
+    pub fn node_calls(&self) -> Requests {
+        self.server().requests().of_user(NODE_USER)
+    }
+
+    /// Objects of one kind in the scenario's namespace.
+    #[must_use]
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client(), &self.namespace)
+    }
+
+    /// The time that goes with the cluster: paused time's, or the machine's.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        match &self.cluster {
+            Cluster::InMemory(memory) => Clock::virtual_from(memory.server.clock().now()),
+            Cluster::Real(_) => Clock::system(),
+        }
+    }
+
+    /// Now, by [`clock`](Self::clock).
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock().now()
+    }
+
+    /// A node name that nobody has had.
+    #[must_use]
+    pub fn node_name(&self) -> String {
+        unique("virtual")
+    }
+
+    /// Removes what the scenario made.
+    ///
+    /// # Panics
+    /// When the API server refuses.
+    pub async fn clean_up(self) {
+        if self.is_real() {
+            let api: Api<Namespace> = Api::all(self.client());
+            api.delete(&self.namespace, &DeleteParams::default()).await.expect("deleting the namespace");
+        }
+    }
+}

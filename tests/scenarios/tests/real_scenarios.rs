@@ -1,0 +1,84 @@
+//! The same scenarios on the real control plane. Run by `cargo xtask test real`.
+
+use vk_scenarios::{World, scenario};
+
+/// One test per scenario.
+macro_rules! real {
+    ($($room:ident :: { $($name:ident),+ $(,)? }),+ $(,)?) => {$(
+        mod $room {
+            use super::*;
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() {
+                    let world = World::real().await;
+                    scenario::$room::$name(&world).await;
+                    world.clean_up().await;
+                }
+            )+
+        }
+    )+};
+}
+
+real! {
+    deletion::{
+        a_pod_that_takes_its_time_to_stop_keeps_its_object,
+        a_pod_that_ignores_sigterm_is_killed_after_its_grace,
+        a_second_deletion_with_less_grace_shortens_the_first,
+        a_forced_deletion_leaves_nothing_running,
+        a_finalizer_keeps_the_object_but_not_the_pod,
+        a_completed_pod_is_removed_without_being_stopped,
+        a_pod_deleted_before_it_starts_goes_without_having_run,
+        a_pod_deleted_while_its_creation_fails_goes,
+        a_pod_deleted_while_its_creation_hangs_goes,
+        a_deletion_that_fails_is_repeated_until_it_works,
+        a_recreated_name_inherits_nothing_from_its_predecessor,
+        a_name_reused_ten_times_is_its_last_incarnation,
+    },
+    disappearance::{
+        a_pod_that_the_backend_lost_has_failed,
+        a_mass_disappearance_is_not_taken_for_deletion,
+        a_listing_that_fails_is_no_absence,
+    },
+    foreign::{
+        a_readiness_gate_is_others_to_open,
+        what_others_wrote_into_a_pod_stays,
+    },
+    lifecycle::{
+        a_pod_runs_and_is_deleted_without_a_trace,
+        exit_codes_reach_the_status,
+        a_crashing_container_is_restarted_and_backed_off,
+        readiness_follows_the_containers,
+    },
+    presence::{
+        a_deleted_node_comes_back_and_its_pods_run_on,
+        the_providers_health_is_the_nodes_readiness,
+        a_provider_that_hangs_does_not_delay_the_lease,
+        a_drained_node_is_not_ready_and_its_pods_run_on,
+        a_node_told_to_deregister_takes_its_object_with_it,
+        a_node_told_to_drain_its_pods_stops_them_first,
+        what_others_wrote_into_the_node_stays,
+        a_pod_bound_during_a_drain_is_started_by_the_successor,
+    },
+    restarts::{
+        a_killed_node_adopts_its_pods_and_writes_nothing,
+        pods_deleted_while_the_node_is_dead_are_stopped_when_it_is_back,
+        pods_bound_while_the_node_is_dead_start_when_it_is_back,
+        an_end_while_the_node_is_dead_is_told_when_it_is_back,
+        a_pod_lost_while_the_node_is_dead_has_failed,
+        a_node_killed_before_a_creation_was_answered_finds_the_pod,
+        a_node_killed_while_a_pod_stops_finishes_the_deletion,
+        a_node_killed_at_every_step_of_a_life_completes_it,
+    },
+    retries::{
+        a_creation_that_fails_is_repeated_until_it_works,
+        a_pod_that_cannot_be_created_yet_says_why,
+        a_refused_pod_fails_at_once_and_is_not_tried_again,
+        a_lost_answer_to_a_creation_starts_nothing_twice,
+        a_lost_answer_to_a_deletion_keeps_nothing,
+        a_missing_config_map_is_waited_for,
+        a_missing_secret_is_waited_for,
+        what_is_optional_is_not_waited_for,
+        a_pod_that_waits_for_a_secret_can_be_deleted,
+        a_flaky_provider_ends_in_the_right_state,
+    },
+}
