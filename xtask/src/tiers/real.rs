@@ -1,0 +1,48 @@
+//! Scenarios on a real control plane, run inside its network namespace.
+
+use anyhow::Result;
+
+use super::runner::tests;
+use super::suites::{Kind, node, targets};
+use crate::cargo;
+use crate::cargo::Executable;
+use crate::control_plane::{Tool, instance};
+use crate::tally::Tally;
+
+pub(crate) fn run(in_ci: bool) -> Result<Tally> {
+    let targets = targets(Kind::Real)?;
+    if targets.is_empty() {
+        return Ok(Tally::fail("there are no tests named real_*"));
+    }
+    let tool = Tool::build()?;
+    if let Some(obstacle) = tool.obstacle()? {
+        return Ok(Tally::cannot(in_ci, "the real control plane", &obstacle));
+    }
+    let mut arguments = vec!["test", "--workspace", "--no-run"];
+    for target in &targets {
+        arguments.extend(["--test", target]);
+    }
+    let Some(built) = cargo::build(&arguments)? else {
+        return Ok(Tally::fail("the real tier does not build"));
+    };
+    let built: Vec<Executable> = built.into_iter().filter(|found| targets.contains(&found.name)).collect();
+    let Some(node) = node()? else { return Ok(Tally::fail("the daemon does not build")) };
+    let plane = instance("test");
+    tool.fresh(&plane, &[])?;
+    let mut tally = Tally::default();
+    for executable in &built {
+        let mut command = tool.inside(&plane, &executable.path);
+        command
+            .arg("--test-threads=1")
+            .current_dir(&executable.package)
+            .env("CARGO_MANIFEST_DIR", &executable.package)
+            .env("VK_CONTROL_PLANE", "real")
+            .env("VK_NODE_BIN", &node);
+        // One target that can't be run must not leave the plane up, nor keep the others from running.
+        tally.add(
+            tests(&executable.name, &mut command).unwrap_or_else(|error| Tally::fail(format!("{error:#}"))),
+        );
+    }
+    tool.down(&plane)?;
+    Ok(tally)
+}

