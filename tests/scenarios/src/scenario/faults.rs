@@ -153,7 +153,9 @@ async fn storm(world: &World, faults: impl IntoIterator<Item = Fault>) {
         pods.delete(&format!("new{i}")).await;
     }
     sleep(Duration::from_mins(1).saturating_sub(began.elapsed())).await;
-    assert!(rules.iter().all(|rule| rule.hits() > 0), "the storm hit");
+    // Together: of several, the first takes the requests that a later one would have had.
+    let hits: u64 = rules.iter().map(|rule| rule.hits()).sum();
+    assert!(hits >= 20, "the storm hit {hits} requests");
     world.server().faults().clear();
 
     for name in names[..3].iter().cloned().chain((0..5).map(|i| format!("new{i}"))) {
