@@ -39,8 +39,12 @@ impl Drop for History {
 impl History {
     /// Watches from now on; returns when the pods have been listed.
     pub async fn of(world: &World) -> Self {
+        Self::of_all(world.api()).await
+    }
+
+    /// The same of other pods than those of the scenario's namespace.
+    pub async fn of_all(api: Api<Pod>) -> Self {
         let seen = Arc::<Mutex<Seen>>::default();
-        let api: Api<Pod> = world.api();
         let task = tokio::spawn({
             let seen = Arc::clone(&seen);
             async move {

@@ -7,6 +7,7 @@
 
 pub mod agreement;
 pub mod history;
+pub mod objects;
 pub mod pods;
 pub mod scenario;
 pub mod virtual_node;
@@ -15,6 +16,7 @@ pub mod workload;
 pub mod world;
 
 pub use self::history::History;
+pub use self::objects::Objects;
 pub use self::pods::Pods;
 pub use self::virtual_node::VirtualNode;
 pub use self::wait::eventually;

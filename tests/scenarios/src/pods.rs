@@ -6,7 +6,8 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::Value;
 use vk_core::provider::PodUid;
 
-use crate::wait::{eventually, holds};
+use crate::objects::CONTROLLERS_PATIENCE;
+use crate::wait::{eventually, eventually_within, holds};
 use crate::world::World;
 
 /// The pods of the scenario's namespace.
@@ -83,6 +84,17 @@ impl Pods {
         self.api.list(&ListParams::default()).await.expect("pods are listed").items
     }
 
+    /// Waits until something holds for the pods of the namespace together, which controllers make, and returns
+    /// them.
+    pub async fn until_all(&self, what: &str, mut holds: impl FnMut(&[Pod]) -> bool) -> Vec<Pod> {
+        eventually_within(what, CONTROLLERS_PATIENCE, async || {
+            let pods = self.api.list(&ListParams::default()).await;
+            let pods = pods.map_err(|error| vec![error.to_string()])?.items;
+            if holds(&pods) { Ok(pods) } else { Err(pods.iter().map(in_short).collect::<Vec<_>>()) }
+        })
+        .await
+    }
+
     /// Waits until something holds for a pod, and returns it.
     pub async fn until(&self, name: &str, what: &str, mut holds: impl FnMut(&Pod) -> bool) -> Pod {
         eventually(&format!("pod {name} {what}"), async || {
@@ -133,6 +145,13 @@ impl Pods {
         let events = self.events.list(&ListParams::default().fields(&fields)).await.expect("events");
         events.items.into_iter().filter_map(|event| event.reason).collect()
     }
+}
+
+/// A pod in a line.
+fn in_short(pod: &Pod) -> String {
+    let ready = if is_true(pod, "Ready") { "ready" } else { "not ready" };
+    let leaving = if pod.metadata.deletion_timestamp.is_some() { ", being deleted" } else { "" };
+    format!("{} {}: {}, {ready}{leaving}", pod.name_any(), uid_of(pod), phase_of(pod).unwrap_or("no phase"))
 }
 
 /// A pod's UID.

@@ -1,4 +1,4 @@
-//! Pods to run.
+//! Pods to run, and what controllers make pods from.
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
@@ -30,10 +30,13 @@ pub fn pod(name: &str, node: &str) -> Pod {
 pub fn annotated(name: &str, node: &str, script: &[(&str, &str)]) -> Pod {
     let mut spec = pod_spec();
     spec["nodeName"] = json!(node);
-    let annotations: serde_json::Map<String, Value> =
-        script.iter().map(|(key, value)| (format!("{}{key}", vk_mock::PREFIX), json!(value))).collect();
-    let object = json!({"metadata": {"name": name, "annotations": annotations}, "spec": spec});
+    let object = json!({"metadata": {"name": name, "annotations": annotations(script)}, "spec": spec});
     serde_json::from_value(object).expect("a pod")
+}
+
+/// The mock's annotations for a script.
+fn annotations(script: &[(&str, &str)]) -> Value {
+    script.iter().map(|(key, value)| (format!("{}{key}", vk_mock::PREFIX), json!(value))).collect()
 }
 
 /// A pod bound to a node with another restart policy.
@@ -43,4 +46,31 @@ pub fn with_restart_policy(mut pod: Pod, policy: &str) -> Pod {
         spec.restart_policy = Some(policy.to_owned());
     }
     pod
+}
+
+/// A template for a controller's pods, labelled `app: APP`, for one node alone, scripted by the mock's annotations
+/// (without their prefix).
+#[must_use]
+pub fn template(app: &str, node: &str, script: &[(&str, &str)]) -> Value {
+    let mut spec = pod_spec();
+    spec["nodeSelector"] = json!({"kubernetes.io/hostname": node});
+    json!({"metadata": {"labels": {"app": app}, "annotations": annotations(script)}, "spec": spec})
+}
+
+/// A Deployment of pods for one node alone.
+#[must_use]
+pub fn deployment(name: &str, node: &str, replicas: u32, script: &[(&str, &str)]) -> Value {
+    json!({"metadata": {"name": name}, "spec": {
+        "replicas": replicas,
+        "selector": {"matchLabels": {"app": name}},
+        "template": template(name, node, script),
+    }})
+}
+
+/// A Job of pods for one node alone that are not restarted in place.
+#[must_use]
+pub fn job(name: &str, node: &str, script: &[(&str, &str)]) -> Value {
+    let mut template = template(name, node, script);
+    template["spec"]["restartPolicy"] = json!("Never");
+    json!({"metadata": {"name": name}, "spec": {"template": template}})
 }

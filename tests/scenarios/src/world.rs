@@ -1,10 +1,12 @@
 //! Where a scenario runs.
 
+use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, DeleteParams, PostParams};
+use tokio::process::Command;
 use vk_apiserver::{ApiServer, Config, Controller, Identity, Requests, Running};
 use vk_control_plane::ControlPlane;
 use vk_core::clock::Clock;
@@ -197,6 +199,24 @@ impl World {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.clock().now()
+    }
+
+    /// Runs kubectl in the scenario's namespace, on the real control plane, and returns what it printed.
+    ///
+    /// # Panics
+    /// When it fails, or on the in-memory server.
+    pub async fn kubectl(&self, arguments: &[&str]) -> String {
+        assert!(self.is_real(), "kubectl needs the real control plane");
+        let output = Command::new("kubectl")
+            .arg(format!("--namespace={}", self.namespace))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .expect("kubectl starts");
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "kubectl {}: {complaint}", arguments.join(" "));
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// A node name that nobody has had.

@@ -30,6 +30,11 @@ in_memory! {
         an_idle_node_asks_for_nothing_but_its_lease_and_its_watches,
         a_restart_reads_the_pods_once_and_writes_none,
     },
+    controllers::{
+        a_deployment_is_scaled_rolled_and_emptied,
+        a_deployment_keeps_its_pods_when_the_nodes_object_is_deleted,
+        a_deleted_namespace_leaves_nothing_running,
+    },
     deletion::{
         a_pod_that_takes_its_time_to_stop_keeps_its_object,
         a_pod_that_ignores_sigterm_is_killed_after_its_grace,
@@ -48,6 +53,10 @@ in_memory! {
         a_pod_that_the_backend_lost_has_failed,
         a_mass_disappearance_is_not_taken_for_deletion,
         a_listing_that_fails_is_no_absence,
+    },
+    evictions::{
+        a_taint_drives_out_who_does_not_tolerate_it,
+        the_eviction_api_takes_pods_as_far_as_the_budget_goes,
     },
     faults::{
         pods_deleted_while_the_watch_is_cut_are_stopped,
@@ -68,6 +77,13 @@ in_memory! {
     foreign::{
         a_readiness_gate_is_others_to_open,
         what_others_wrote_into_a_pod_stays,
+    },
+    jobs::{
+        a_job_whose_pods_succeed_is_complete,
+        a_job_whose_pod_fails_has_failed_with_its_exit_code,
+        a_job_restarts_its_container_until_it_succeeds,
+        a_pod_failure_policy_fails_the_job_on_its_exit_code,
+        a_disruption_does_not_count_against_a_job,
     },
     lifecycle::{
         a_pod_runs_and_is_deleted_without_a_trace,

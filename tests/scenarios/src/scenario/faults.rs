@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use tokio::time::{Instant, sleep};
-use vk_apiserver::{Fault, Rule};
+use vk_apiserver::{Fault, FaultHandle, Rule};
 
 use crate::agreement::{agree, live_at_backend};
 use crate::history::History;
@@ -154,7 +154,7 @@ async fn storm(world: &World, faults: impl IntoIterator<Item = Fault>) {
     }
     sleep(Duration::from_mins(1).saturating_sub(began.elapsed())).await;
     // Together: of several, the first takes the requests that a later one would have had.
-    let hits: u64 = rules.iter().map(|rule| rule.hits()).sum();
+    let hits: u64 = rules.iter().map(FaultHandle::hits).sum();
     assert!(hits >= 20, "the storm hit {hits} requests");
     world.server().faults().clear();
 

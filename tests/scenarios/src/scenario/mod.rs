@@ -1,10 +1,13 @@
 //! The scenarios, by what they are about.
 
 pub mod calls;
+pub mod controllers;
 pub mod deletion;
 pub mod disappearance;
+pub mod evictions;
 pub mod faults;
 pub mod foreign;
+pub mod jobs;
 pub mod lifecycle;
 pub mod presence;
 pub mod restarts;
