@@ -14,8 +14,12 @@
 //!   or 500.
 
 mod access;
+mod checkpoint;
+mod configz;
 mod containers;
+mod health;
 mod logs;
+mod metrics;
 mod pods;
 mod reply;
 mod request;
@@ -26,6 +30,7 @@ mod streams;
 #[cfg(test)]
 mod testing;
 pub mod tls;
+mod zpages;
 
 use std::sync::Arc;
 
@@ -44,6 +49,9 @@ use self::routes::{Bare, Endpoint, Root, Route};
 pub use self::serve::{Connection, Limits, serve};
 use self::stats::Stats;
 use crate::clock::Clock;
+use crate::config::NodeConfig;
+use crate::health::Health;
+use crate::metrics::Metrics;
 use crate::pods::PodLookup;
 use crate::provider::Provider;
 
@@ -57,6 +65,10 @@ pub struct KubeletApi {
     clock: Clock,
     started: Timestamp,
     stats: Arc<Stats>,
+    health: Health,
+    metrics: Metrics,
+    config: Option<Arc<NodeConfig>>,
+    flags: Arc<Vec<(String, String)>>,
 }
 
 impl KubeletApi {
@@ -68,8 +80,13 @@ impl KubeletApi {
         access: Access,
         clock: Clock,
     ) -> Self {
+        let node = node.into();
         Self {
-            node: node.into(),
+            metrics: Metrics::new(&node),
+            health: Health::new(),
+            config: None,
+            flags: Arc::default(),
+            node,
             provider,
             pods,
             access: Arc::new(access),
@@ -77,6 +94,34 @@ impl KubeletApi {
             clock,
             stats: Arc::default(),
         }
+    }
+
+    /// Answers `/healthz` by these checks. Default none: whoever answers is well.
+    #[must_use]
+    pub fn with_health(mut self, health: Health) -> Self {
+        self.health = health;
+        self
+    }
+
+    /// Counts in these metrics, and shows them on `/metrics`. Default metrics of its own.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Metrics) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    /// Shows these settings on `/configz`. Default none.
+    #[must_use]
+    pub fn with_config(mut self, config: Arc<NodeConfig>) -> Self {
+        self.config = Some(config);
+        self
+    }
+
+    /// Shows these names and values on `/flagz`. They must hold no secrets. Default none.
+    #[must_use]
+    pub fn with_flags(mut self, flags: Vec<(String, String)>) -> Self {
+        self.flags = Arc::new(flags);
+        self
     }
 
     /// The API as a service. A request's [`Connection`] extension, if there is one, is where its client
@@ -89,7 +134,8 @@ impl KubeletApi {
                 let handler = any(move |params: RawPathParams, request: Request| async move {
                     api.answer(root, route, &params, request).await
                 });
-                if root.bare != Bare::Unknown && !route.path.ends_with('/') {
+                let whole = route.path.ends_with('/') || route.path.contains("{*");
+                if root.bare != Bare::Unknown && !whole {
                     router = router.route(&format!("{}/", route.path), handler.clone());
                 }
                 router = router.route(route.path, handler);
@@ -106,6 +152,22 @@ impl KubeletApi {
         params: &RawPathParams,
         request: Request,
     ) -> Response {
+        let path = route.bucket(root);
+        let began = tokio::time::Instant::now();
+        let port = self.metrics.port();
+        let counted = port.request(request.method().as_str(), path, route.endpoint.is_long_running());
+        let response = self.answer_uncounted(root, route, params, request).await;
+        port.answered(counted, began.elapsed());
+        response
+    }
+
+    async fn answer_uncounted(
+        &self,
+        root: &'static Root,
+        route: &'static Route,
+        params: &RawPathParams,
+        request: Request,
+    ) -> Response {
         let (parts, _body) = request.into_parts();
         if let Err(refusal) = self.admit(root, &parts, route.endpoint.is_metrics()).await {
             return *refusal;
@@ -115,12 +177,22 @@ impl KubeletApi {
         }
         let call = Call::new(parts, params);
         match route.endpoint {
-            Endpoint::Health => health(&call),
-            Endpoint::HealthPing => reply::text(http::StatusCode::OK, "ok"),
+            Endpoint::Health => health::healthz(&self.health.liveness(), &call.query),
+            Endpoint::HealthPing | Endpoint::HealthLog => health::one(&Ok(())),
+            Endpoint::HealthSyncLoop => health::one(&health::syncloop(&self.health.liveness())),
+            Endpoint::Metrics => metrics::node(self),
+            Endpoint::ProbeMetrics => metrics::probes(),
+            Endpoint::SliMetrics => metrics::slis(&self.health.liveness()),
+            Endpoint::CadvisorMetrics => stats::cadvisor(self).await,
+            Endpoint::Configz => configz::configz(self),
+            Endpoint::Flagz => zpages::flagz(self, &call.parts.headers),
+            Endpoint::Statusz => zpages::statusz(self, &call.parts.headers),
+            Endpoint::Checkpoint => checkpoint::checkpoint(self, &call),
+            Endpoint::Disabled(line) => reply::error_line(http::StatusCode::METHOD_NOT_ALLOWED, line),
             Endpoint::Pods => pods::bound(self),
             Endpoint::RunningPods => pods::running(self).await,
             Endpoint::ContainerLogs => logs::container_logs(self, &call).await,
-            Endpoint::StatsSummary => stats::summary(self).await,
+            Endpoint::StatsSummary => stats::summary(self, &call).await,
             Endpoint::ResourceMetrics => stats::resource(self).await,
             Endpoint::Exec | Endpoint::Attach | Endpoint::PortForward | Endpoint::Run => {
                 streams::stream(self, &call, route.endpoint)
@@ -154,14 +226,10 @@ impl KubeletApi {
             metrics: metrics && parts.method == Method::GET,
             now: self.clock.now(),
         };
-        self.access.check(&asked).await
+        let admitted = self.access.check(&asked).await;
+        if let Err(refusal) = &admitted {
+            self.metrics.port().denied(refusal.status().as_u16());
+        }
+        admitted
     }
-}
-
-/// `/healthz`: whether the server answers. Whether the node works is the daemon's own `/readyz`.
-fn health(call: &Call) -> Response {
-    if call.first("verbose").is_some() {
-        return reply::health("[+]ping ok\nhealthz check passed\n");
-    }
-    reply::health("ok")
 }

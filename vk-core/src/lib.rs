@@ -21,7 +21,10 @@ mod client;
 pub mod clock;
 pub mod config;
 pub mod events;
+pub mod health;
 mod incarnation;
+
+pub mod metrics;
 pub mod node;
 pub mod pods;
 pub mod provider;

@@ -57,7 +57,7 @@ mod object;
 mod ownership;
 mod patch;
 mod ping;
-mod quantity;
+pub(crate) mod quantity;
 mod register;
 mod writer;
 

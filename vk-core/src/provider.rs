@@ -70,7 +70,9 @@ pub use self::resolved::{
     ContainerKind, EmptyDir, EnvVar, File, Origin, ResolvedContainer, ResolvedPod, ResolvedVolume, Value,
     VolumeContent,
 };
-pub use self::stats::{ContainerUsage, CpuUsage, MemoryUsage, NodeUsage, PodUsage, Usage};
+pub use self::stats::{
+    ContainerUsage, CpuUsage, FilesystemUsage, MemoryUsage, NetworkUsage, NodeUsage, PodUsage, Usage,
+};
 pub use self::wrap::{Delayed, Delays, Faults, Faulty, Limited, Limits, Verb};
 
 mod error;

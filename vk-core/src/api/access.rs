@@ -20,6 +20,7 @@ use http::{HeaderMap, Method, StatusCode};
 use jiff::Timestamp;
 
 pub use self::client_ca::ClientCa;
+pub(super) use self::review::{ALLOWED_TTL, DENIED_TTL, TOKEN_TTL};
 pub use self::review::{Action, KubeReviewer, ReviewError, Reviewer};
 use self::review::{Extra, Reviews};
 use super::reply;
@@ -134,6 +135,15 @@ impl Access {
         self.everyone || self.anonymous_metrics || (known && allowed)
     }
 
+    /// The rules in short, for `/configz`.
+    pub(super) fn summary(&self) -> Summary {
+        Summary {
+            webhook: self.reviews.is_some(),
+            anonymous: self.everyone || self.anonymous_metrics,
+            everyone: self.everyone,
+        }
+    }
+
     /// Lets a request pass, or says why not.
     pub(super) async fn check(&self, request: &Asked<'_>) -> Result<User, Box<Response>> {
         let user = match self.authenticate(request).await {
@@ -189,6 +199,17 @@ impl Access {
         let body = format!("Forbidden ({})\n", describe(user, verb, &tried));
         Err(Box::new(reply::text(StatusCode::FORBIDDEN, body)))
     }
+}
+
+/// What [`Access`] comes to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Summary {
+    /// The API server is asked.
+    pub(super) webhook: bool,
+    /// Some route is open to callers without credentials.
+    pub(super) anonymous: bool,
+    /// Every route is open to everybody.
+    pub(super) everyone: bool,
 }
 
 /// A request, as far as the rules look at it.

@@ -23,14 +23,16 @@ pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Response {
 /// A text as Go's `http.Error` writes it, which some of the kubelet's answers go through: with a line's end
 /// and `X-Content-Type-Options`.
 pub(super) fn error_line(status: StatusCode, line: &str) -> Response {
-    let mut response = text(status, format!("{line}\n"));
-    response.headers_mut().insert(NOSNIFF.0, NOSNIFF.1);
-    response
+    nosniff(text(status, format!("{line}\n")))
 }
 
 /// `ok` and its like, which carry `X-Content-Type-Options` but no line's end.
 pub(super) fn health(body: impl Into<Bytes>) -> Response {
-    let mut response = text(StatusCode::OK, body);
+    nosniff(text(StatusCode::OK, body))
+}
+
+/// The same with `X-Content-Type-Options`.
+pub(super) fn nosniff(mut response: Response) -> Response {
     response.headers_mut().insert(NOSNIFF.0, NOSNIFF.1);
     response
 }

@@ -1,6 +1,7 @@
 //! A request that may be answered: authenticated, authorised, and taken apart.
 
 use axum::extract::{Query, RawPathParams};
+use http::Uri;
 use http::request::Parts;
 
 use super::serve::Connection;
@@ -20,9 +21,7 @@ pub(super) struct Call {
 impl Call {
     pub(super) fn new(parts: Parts, params: &RawPathParams) -> Self {
         let params = params.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        // Any text is a list of pairs; there is nothing to fail on.
-        let query = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
-        let query = query.map(|Query(pairs)| pairs).unwrap_or_default();
+        let query = pairs(&parts.uri);
         let connection = parts.extensions.get().cloned();
         Self { parts, connection, query, params }
     }
@@ -34,6 +33,17 @@ impl Call {
 
     /// The first value of a query parameter.
     pub(super) fn first(&self, name: &str) -> Option<&str> {
-        self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        first(&self.query, name)
     }
+}
+
+/// The first value of a name among a query's pairs.
+pub(super) fn first<'a>(query: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+}
+
+/// A query's pairs, in order. Any text is a list of pairs; there is nothing to fail on.
+pub(super) fn pairs(uri: &Uri) -> Vec<(String, String)> {
+    let query = Query::<Vec<(String, String)>>::try_from_uri(uri);
+    query.map(|Query(pairs)| pairs).unwrap_or_default()
 }

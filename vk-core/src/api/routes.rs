@@ -8,7 +8,7 @@ use http::Method;
 /// A part of the path space, with one rule of authorisation (`pkg/kubelet/server/auth.go`).
 #[derive(Debug)]
 pub(super) struct Root {
-    /// The first segment, with its slash.
+    /// Its first segments, without a slash at the end.
     pub(super) path: &'static str,
     /// What the path itself is, if it is no route.
     pub(super) bare: Bare,
@@ -46,10 +46,22 @@ pub(super) struct Route {
 pub(super) enum Endpoint {
     Health,
     HealthPing,
+    HealthLog,
+    HealthSyncLoop,
     Pods,
     RunningPods,
     StatsSummary,
+    Metrics,
     ResourceMetrics,
+    CadvisorMetrics,
+    ProbeMetrics,
+    SliMetrics,
+    Configz,
+    Flagz,
+    Statusz,
+    Checkpoint,
+    /// Off, as a kubelet's configuration can have it: 405 with this line, whatever the method.
+    Disabled(&'static str),
     ContainerLogs,
     Exec,
     Attach,
@@ -62,11 +74,35 @@ impl Endpoint {
     pub(super) fn is_metrics(self) -> bool {
         matches!(self, Self::StatsSummary | Self::ResourceMetrics)
     }
+
+    /// Whether it lasts as long as its client likes, as the kubelet's metrics tell such requests apart.
+    pub(super) fn is_long_running(self) -> bool {
+        matches!(self, Self::Exec | Self::Attach | Self::PortForward)
+    }
+}
+
+impl Route {
+    /// What the kubelet's request metrics call the path: its first segment, and for metrics the second too.
+    pub(super) fn bucket(&self, root: &Root) -> &'static str {
+        let path = if root.path == "/metrics" { self.path } else { root.path };
+        match path.trim_matches('/') {
+            "debug/pprof" | "debug/flags/v" => "debug",
+            path => path,
+        }
+    }
 }
 
 const GET: &[Method] = &[Method::GET];
 const POST: &[Method] = &[Method::POST];
 const GET_POST: &[Method] = &[Method::GET, Method::POST];
+
+/// What the disabled endpoints take: they have the same answer for all.
+const ANY: &[Method] =
+    &[Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+
+const fn disabled(path: &'static str, line: &'static str) -> Route {
+    Route { path, methods: ANY, endpoint: Endpoint::Disabled(line) }
+}
 
 const fn get(path: &'static str, endpoint: Endpoint) -> Route {
     Route { path, methods: GET, endpoint }
@@ -80,13 +116,21 @@ const fn post(path: &'static str, endpoint: Endpoint) -> Route {
     Route { path, methods: POST, endpoint }
 }
 
+const LOGS: &str = "logs endpoint is disabled.";
+const PROFILING: &str = "profiling endpoint is disabled.";
+
 /// Everything that is served.
 pub(super) const ROOTS: &[Root] = &[
     Root {
         path: "/healthz",
         bare: Bare::Unknown,
         subresources: &["healthz", "proxy"],
-        routes: &[get("/healthz", Endpoint::Health), get("/healthz/ping", Endpoint::HealthPing)],
+        routes: &[
+            get("/healthz", Endpoint::Health),
+            get("/healthz/ping", Endpoint::HealthPing),
+            get("/healthz/log", Endpoint::HealthLog),
+            get("/healthz/syncloop", Endpoint::HealthSyncLoop),
+        ],
     },
     Root {
         path: "/pods",
@@ -111,10 +155,57 @@ pub(super) const ROOTS: &[Root] = &[
         bare: Bare::Unknown,
         subresources: &["metrics"],
         routes: &[
+            get("/metrics", Endpoint::Metrics),
+            get("/metrics/cadvisor", Endpoint::CadvisorMetrics),
+            get("/metrics/probes", Endpoint::ProbeMetrics),
+            get("/metrics/slis", Endpoint::SliMetrics),
             get("/metrics/resource", Endpoint::ResourceMetrics),
             // As the Go Virtual Kubelet serves it.
             get("/metrics/resource/", Endpoint::ResourceMetrics),
         ],
+    },
+    Root {
+        path: "/configz",
+        bare: Bare::Unknown,
+        subresources: &["configz", "proxy"],
+        routes: &[get("/configz", Endpoint::Configz)],
+    },
+    Root {
+        path: "/flagz",
+        bare: Bare::Unknown,
+        subresources: &["proxy"],
+        routes: &[get("/flagz", Endpoint::Flagz)],
+    },
+    Root {
+        path: "/statusz",
+        bare: Bare::Unknown,
+        subresources: &["statusz", "proxy"],
+        routes: &[get("/statusz", Endpoint::Statusz)],
+    },
+    Root {
+        path: "/checkpoint",
+        bare: Bare::Redirected,
+        subresources: &["checkpoint"],
+        routes: &[post("/checkpoint/{namespace}/{pod}/{container}", Endpoint::Checkpoint)],
+    },
+    // A virtual node has no files of its own to show, and nothing of Go to profile or to turn up.
+    Root {
+        path: "/logs",
+        bare: Bare::Redirected,
+        subresources: &["log"],
+        routes: &[disabled("/logs/", LOGS), disabled("/logs/{*path}", LOGS)],
+    },
+    Root {
+        path: "/debug/pprof",
+        bare: Bare::Redirected,
+        subresources: &["proxy"],
+        routes: &[disabled("/debug/pprof/", PROFILING), disabled("/debug/pprof/{*path}", PROFILING)],
+    },
+    Root {
+        path: "/debug/flags/v",
+        bare: Bare::Unknown,
+        subresources: &["proxy"],
+        routes: &[disabled("/debug/flags/v", "flags endpoint is disabled.")],
     },
     Root {
         path: "/containerLogs",

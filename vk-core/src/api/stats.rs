@@ -1,5 +1,6 @@
-//! Resource usage: `GET /stats/summary` and `GET /metrics/resource`, from one measurement.
+//! Resource usage: `GET /stats/summary`, `GET /metrics/resource` and `GET /metrics/cadvisor`, from one measurement.
 
+mod cadvisor;
 mod counters;
 mod exposition;
 mod resource;
@@ -13,14 +14,15 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use http::StatusCode;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use self::counters::Counters;
+pub(super) use self::exposition::Text;
 use self::summary::Summary;
-use super::{KubeletApi, containers, reply};
+use super::request::Call;
+use super::{KubeletApi, containers, metrics, reply};
 use crate::provider::{Error, PodStats, PodUsage, Usage};
 
 /// How long a provider may take to measure.
@@ -97,10 +99,11 @@ fn add_start_times(api: &KubeletApi, usage: &mut PodUsage) {
 }
 
 /// `GET /stats/summary`.
-pub(super) async fn summary(api: &KubeletApi) -> Response {
+pub(super) async fn summary(api: &KubeletApi, call: &Call) -> Response {
     let Some(source) = api.provider.stats() else { return unmeasured(api) };
+    let everything = !call.first("only_cpu_and_memory").is_some_and(is_true);
     match api.stats.measure(api, source).await {
-        Ok(usage) => match serde_json::to_vec(&Summary::new(&api.node, api.started, &usage)) {
+        Ok(usage) => match serde_json::to_vec(&Summary::new(&api.node, api.started, &usage, everything)) {
             Ok(document) => reply::json(Body::from(document)),
             Err(error) => reply::text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         },
@@ -108,16 +111,23 @@ pub(super) async fn summary(api: &KubeletApi) -> Response {
     }
 }
 
+/// What Go's `strconv.ParseBool` takes for true.
+fn is_true(text: &str) -> bool {
+    matches!(text, "1" | "t" | "T" | "TRUE" | "true" | "True")
+}
+
 /// `GET /metrics/resource`. A provider that fails is `resource_scrape_error 1`, not a failed scrape.
 pub(super) async fn resource(api: &KubeletApi) -> Response {
     let Some(source) = api.provider.stats() else { return unmeasured(api) };
     let usage = api.stats.measure(api, source).await.ok().map(|usage| one_incarnation_each(api, &usage));
-    let mut response = Response::new(Body::from(resource::render(usage.as_ref())));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(exposition::CONTENT_TYPE));
-    let started = HeaderName::from_static("process-start-time-unix");
-    headers.insert(started, HeaderValue::from(api.started.as_second()));
-    response
+    metrics::document(resource::render(usage.as_ref()))
+}
+
+/// `GET /metrics/cadvisor`.
+pub(super) async fn cadvisor(api: &KubeletApi) -> Response {
+    let Some(source) = api.provider.stats() else { return unmeasured(api) };
+    let usage = api.stats.measure(api, source).await.ok().map(|usage| one_incarnation_each(api, &usage));
+    metrics::document(cadvisor::render(api, usage.as_ref()))
 }
 
 fn unmeasured(api: &KubeletApi) -> Response {

@@ -23,6 +23,10 @@ pub struct NodeUsage {
     pub cpu: Option<CpuUsage>,
     /// Memory.
     pub memory: Option<MemoryUsage>,
+    /// Bytes on the network.
+    pub network: Option<NetworkUsage>,
+    /// The filesystem that pods' files are on.
+    pub filesystem: Option<FilesystemUsage>,
 }
 
 /// Usage of one pod.
@@ -37,6 +41,10 @@ pub struct PodUsage {
     pub cpu: Option<CpuUsage>,
     /// The pod as a whole; `None` lets the core add up the containers.
     pub memory: Option<MemoryUsage>,
+    /// Bytes on the network; containers share it.
+    pub network: Option<NetworkUsage>,
+    /// What its files take, those of its containers and its `emptyDir`s together.
+    pub ephemeral_storage: Option<FilesystemUsage>,
     /// Its running containers.
     pub containers: Vec<ContainerUsage>,
 }
@@ -53,6 +61,8 @@ pub struct ContainerUsage {
     pub cpu: Option<CpuUsage>,
     /// Memory.
     pub memory: Option<MemoryUsage>,
+    /// What its writable layer takes.
+    pub root_filesystem: Option<FilesystemUsage>,
 }
 
 /// Processor time, sampled at one moment.
@@ -83,6 +93,38 @@ pub struct MemoryUsage {
     pub available_bytes: Option<u64>,
 }
 
+/// Bytes on a network interface since the start, sampled at one moment; they never go back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NetworkUsage {
+    /// When the sample was taken, by the backend's clock.
+    pub time: Timestamp,
+    /// The interface, such as `eth0`.
+    pub interface: String,
+    /// Bytes received.
+    pub rx_bytes: Option<u64>,
+    /// Packets that were not received whole.
+    pub rx_errors: Option<u64>,
+    /// Bytes sent.
+    pub tx_bytes: Option<u64>,
+    /// Packets that were not sent.
+    pub tx_errors: Option<u64>,
+}
+
+/// A filesystem, sampled at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FilesystemUsage {
+    /// When the sample was taken, by the backend's clock.
+    pub time: Timestamp,
+    /// Bytes left.
+    pub available_bytes: Option<u64>,
+    /// Bytes in all.
+    pub capacity_bytes: Option<u64>,
+    /// Bytes that this pod or container takes.
+    pub used_bytes: Option<u64>,
+}
+
 impl Usage {
     /// Usage of pods, without a figure for the node.
     #[must_use]
@@ -95,7 +137,7 @@ impl PodUsage {
     /// A pod's containers.
     #[must_use]
     pub fn new(pod: PodRef, started_at: Option<Timestamp>, containers: Vec<ContainerUsage>) -> Self {
-        Self { pod, started_at, cpu: None, memory: None, containers }
+        Self { pod, started_at, cpu: None, memory: None, network: None, ephemeral_storage: None, containers }
     }
 }
 
@@ -108,7 +150,7 @@ impl ContainerUsage {
         cpu: Option<CpuUsage>,
         memory: Option<MemoryUsage>,
     ) -> Self {
-        Self { name: name.into(), started_at, cpu, memory }
+        Self { name: name.into(), started_at, cpu, memory, root_filesystem: None }
     }
 }
 
@@ -131,5 +173,28 @@ impl MemoryUsage {
             rss_bytes: None,
             available_bytes: None,
         }
+    }
+}
+
+impl NetworkUsage {
+    /// Bytes received and sent until a moment.
+    #[must_use]
+    pub fn counted(time: Timestamp, interface: impl Into<String>, rx_bytes: u64, tx_bytes: u64) -> Self {
+        Self {
+            time,
+            interface: interface.into(),
+            rx_bytes: Some(rx_bytes),
+            rx_errors: None,
+            tx_bytes: Some(tx_bytes),
+            tx_errors: None,
+        }
+    }
+}
+
+impl FilesystemUsage {
+    /// Bytes in use at a moment.
+    #[must_use]
+    pub fn used(time: Timestamp, bytes: u64) -> Self {
+        Self { time, available_bytes: None, capacity_bytes: None, used_bytes: Some(bytes) }
     }
 }

@@ -16,13 +16,13 @@ use super::User;
 use super::cache::Cache;
 
 /// How long a token's owner is remembered, as the kubelet's `authentication.webhook.cacheTTL`.
-const TOKEN_TTL: Duration = Duration::from_mins(2);
+pub(in crate::api) const TOKEN_TTL: Duration = Duration::from_mins(2);
 /// How long a token is remembered to be nobody's.
 const BAD_TOKEN_TTL: Duration = Duration::from_secs(10);
 /// As the kubelet's `authorization.webhook.cacheAuthorizedTTL`.
-const ALLOWED_TTL: Duration = Duration::from_mins(5);
+pub(in crate::api) const ALLOWED_TTL: Duration = Duration::from_mins(5);
 /// As the kubelet's `authorization.webhook.cacheUnauthorizedTTL`.
-const DENIED_TTL: Duration = Duration::from_secs(30);
+pub(in crate::api) const DENIED_TTL: Duration = Duration::from_secs(30);
 /// Entries in each of the two caches.
 const CACHED: usize = 4096;
 /// Reviews under way at once; more wait.

@@ -11,7 +11,7 @@ use http::Request;
 use http::header::AUTHORIZATION;
 use rcgen::ExtendedKeyUsagePurpose;
 
-use super::super::routes::{Bare, ROOTS, Root, Route};
+use super::super::routes::{Bare, Endpoint, ROOTS, Root, Route};
 use super::super::testing::pki::{Ca, Client};
 use super::super::testing::{Answer, Backend, guarded, running, send};
 use super::super::{Connection, KubeletApi};
@@ -90,10 +90,11 @@ fn everything() -> impl Iterator<Item = (&'static Root, &'static Route, String, 
     let methods = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD];
     let routes = ROOTS.iter().flat_map(|root| root.routes.iter().map(move |route| (root, route)));
     routes.flat_map(move |(root, route)| {
-        let path = ["namespace", "pod", "uid", "container"]
+        let path = ["namespace", "pod", "uid", "container", "*path"]
             .into_iter()
-            .zip(["default", "web", "uid-web", "a"])
+            .zip(["default", "web", "uid-web", "a", "x/y"])
             .fold(route.path.to_owned(), |path, (name, value)| path.replace(&format!("{{{name}}}"), value));
+        assert!(!path.contains('{'), "{path}: a segment this test has no value for");
         methods.clone().map(move |method| (root, route, path.clone(), method))
     })
 }
@@ -162,6 +163,8 @@ async fn on_every_route_each_of_its_subresources_is_enough_and_no_other() {
             let what = format!("{subresource}: {method} {path}: {status}");
             if !root.subresources.contains(&subresource) {
                 assert_eq!(status, 403, "{what}");
+            } else if let Endpoint::Disabled(_) = route.endpoint {
+                assert_eq!(status, 405, "{what}");
             } else if !route.methods.contains(&method) {
                 assert_eq!(status, 405, "{what}");
             } else {
@@ -180,6 +183,26 @@ async fn on_every_route_a_wrong_method_is_405_with_the_right_ones() {
         let allowed = route.methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
         assert_eq!(answer.header("allow"), Some(&*allowed), "{method} {path}");
         assert_eq!(answer.body, seen(&method, "405: Method Not Allowed"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn disabled_endpoints_are_405_with_their_line_whatever_the_method() {
+    let api = open(Access::insecure_allow_all());
+    for (path, line) in [
+        ("/logs/", "logs endpoint is disabled.\n"),
+        ("/logs/syslog", "logs endpoint is disabled.\n"),
+        ("/logs/pods/a/0.log?query=x", "logs endpoint is disabled.\n"),
+        ("/debug/pprof/", "profiling endpoint is disabled.\n"),
+        ("/debug/pprof/heap", "profiling endpoint is disabled.\n"),
+        ("/debug/flags/v", "flags endpoint is disabled.\n"),
+    ] {
+        for method in [Method::GET, Method::PUT] {
+            let answer = Caller::Nobody.ask(&api, &method, path).await;
+            answer.is(405, line);
+            assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+            assert_eq!(answer.header("allow"), None);
+        }
     }
 }
 
@@ -275,8 +298,21 @@ async fn unknown_paths_are_404_before_authentication_and_known_roots_after() {
     let ca = Ca::new("ca");
     let api = api(&ca, &Arc::new(rules()));
     let get = Method::GET;
-    for path in ["/", "/livez", "/readyz", "/spec", "/podsx", "/metrics", "/metrics/x", "/healthz/x", "/Pods"]
-    {
+    for path in [
+        "/",
+        "/livez",
+        "/readyz",
+        "/spec",
+        "/podsx",
+        "/metrics/x",
+        "/metrics/cadvisor/",
+        "/healthz/x",
+        "/Pods",
+        "/configz/",
+        "/flagz/",
+        "/debug",
+        "/debug/flags",
+    ] {
         Caller::Nobody.ask(&api, &get, path).await.is(404, "404 page not found\n");
     }
     let admin = open(Access::insecure_allow_all());

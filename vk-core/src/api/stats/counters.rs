@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 
-use crate::provider::{ContainerUsage, CpuUsage, MemoryUsage, NodeUsage, PodUid, PodUsage, Usage};
+use crate::provider::{
+    ContainerUsage, CpuUsage, MemoryUsage, NetworkUsage, NodeUsage, PodUid, PodUsage, Usage,
+};
 
 /// What was published, by pod: as large as the pods that live.
 ///
@@ -17,6 +19,7 @@ pub(super) struct Counters {
     pods: HashMap<PodUid, PodCounters>,
     node: Option<CpuUsage>,
     node_total: u64,
+    node_network: Option<NetworkUsage>,
 }
 
 #[derive(Debug, Default)]
@@ -24,6 +27,7 @@ struct PodCounters {
     containers: HashMap<String, Run>,
     total: u64,
     published: Option<CpuUsage>,
+    network: Option<NetworkUsage>,
 }
 
 /// A run of a container.
@@ -58,7 +62,8 @@ impl Counters {
             pods => sum_memory(pods.iter().filter_map(|pod| pod.memory)),
         });
         let cpu = cpu.map(|cpu| advance(&mut self.node, cpu).0);
-        usage.node = Some(NodeUsage { cpu, memory });
+        let network = given.network.map(|new| advance_network(&mut self.node_network, new));
+        usage.node = Some(NodeUsage { cpu, memory, network, ..given });
         usage
     }
 }
@@ -79,6 +84,7 @@ impl PodCounters {
         if pod.memory.is_none() {
             pod.memory = sum_memory(pod.containers.iter().filter_map(|container| container.memory));
         }
+        pod.network = pod.network.take().map(|new| advance_network(&mut self.network, new));
         let summed = || {
             let rates =
                 pod.containers.iter().map(|container| container.cpu.and_then(|cpu| cpu.usage_nano_cores));
@@ -133,6 +139,24 @@ fn advance(last: &mut Option<CpuUsage>, new: CpuUsage) -> (CpuUsage, u64) {
     let published = CpuUsage { usage_core_nano_seconds: Some(value.max(floor)), ..new };
     *last = Some(published);
     (published, value.saturating_sub(floor))
+}
+
+/// The same for the counters of a network interface. Another interface counts from its own beginning.
+fn advance_network(last: &mut Option<NetworkUsage>, new: NetworkUsage) -> NetworkUsage {
+    let published = match last.take() {
+        Some(before) if before.interface != new.interface => new,
+        Some(before) if new.time < before.time => before,
+        Some(before) => NetworkUsage {
+            rx_bytes: new.rx_bytes.max(before.rx_bytes),
+            rx_errors: new.rx_errors.max(before.rx_errors),
+            tx_bytes: new.tx_bytes.max(before.tx_bytes),
+            tx_errors: new.tx_errors.max(before.tx_errors),
+            ..new
+        },
+        None => new,
+    };
+    *last = Some(published.clone());
+    published
 }
 
 /// The node's processor time as the sum of what its pods used; pods that are gone stay in it.
@@ -220,7 +244,7 @@ mod tests {
         given.cpu = Some(CpuUsage::counted(at(10), 50));
         given.memory = Some(MemoryUsage::working_set(at(10), 500));
         let mut usage = Usage::of_pods(vec![given]);
-        let node = NodeUsage { cpu: Some(CpuUsage::counted(at(10), 999)), memory: None };
+        let node = NodeUsage { cpu: Some(CpuUsage::counted(at(10), 999)), ..NodeUsage::default() };
         usage.node = Some(node);
         let usage = Counters::default().publish(usage, at(1_000), |_| false);
         assert_eq!(nanos(usage.pods[0].cpu), Some(50));
@@ -239,6 +263,22 @@ mod tests {
         assert_eq!(see(30, 60), (vec![Some(60)], vec![Some(60)], Some(60)));
         // An older sample, from another replica of the backend.
         assert_eq!(see(25, 99), (vec![Some(60)], vec![Some(60)], Some(60)));
+    }
+
+    #[test]
+    fn bytes_on_the_network_never_go_back_and_another_interface_counts_for_itself() {
+        let mut counters = Counters::default();
+        let mut see = |time, interface: &str, rx, tx| {
+            let mut given = pod("x", Vec::new());
+            given.network = Some(NetworkUsage::counted(at(time), interface, rx, tx));
+            let usage = counters.publish(Usage::of_pods(vec![given]), at(1_000), |_| false);
+            let network = usage.pods[0].network.clone().unwrap();
+            (network.rx_bytes, network.tx_bytes)
+        };
+        assert_eq!(see(10, "eth0", 50, 5), (Some(50), Some(5)));
+        assert_eq!(see(20, "eth0", 40, 6), (Some(50), Some(6)));
+        assert_eq!(see(15, "eth0", 99, 99), (Some(50), Some(6)));
+        assert_eq!(see(30, "eth1", 1, 1), (Some(1), Some(1)));
     }
 
     #[test]

@@ -4,26 +4,23 @@ use std::fmt::{self, Write as _};
 
 use jiff::Timestamp;
 
-/// What the kubelet calls it; parsers that don't know `escaping` skip it.
-pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
-
 /// A document being written: a family, its samples, the next family.
 #[derive(Debug, Default)]
-pub(super) struct Text {
+pub(in crate::api) struct Text {
     text: String,
     family: &'static str,
 }
 
 impl Text {
     /// Begins a family. Every family is begun once.
-    pub(super) fn family(&mut self, name: &'static str, kind: &str, help: &str) {
+    pub(in crate::api) fn family(&mut self, name: &'static str, kind: &str, help: &str) {
         self.family = name;
         // Writing to a string cannot fail, here and below.
         let _ = writeln!(self.text, "# HELP {name} {}\n# TYPE {name} {kind}", Escaped(help, false));
     }
 
     /// A sample of the family begun last.
-    pub(super) fn sample(
+    pub(in crate::api) fn sample(
         &mut self,
         labels: &[(&str, &str)],
         value: impl fmt::Display,
@@ -42,7 +39,7 @@ impl Text {
         self.text.push('\n');
     }
 
-    pub(super) fn finish(self) -> String {
+    pub(in crate::api) fn finish(self) -> String {
         self.text
     }
 }

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use super::super::testing::{self, Backend, get, running, start};
 use super::*;
-use crate::provider::{ContainerUsage, CpuUsage, MemoryUsage, PodRef};
+use crate::provider::{
+    ContainerUsage, CpuUsage, FilesystemUsage, MemoryUsage, NetworkUsage, NodeUsage, PodRef,
+};
 
 fn container(name: &str, nanos: u64, bytes: u64) -> ContainerUsage {
     let time = start();
@@ -65,6 +67,67 @@ async fn the_summary_has_node_pods_and_containers_and_nothing_that_is_unknown() 
         });
         assert_eq!(serde_json::from_str::<Value>(&answer.body).unwrap(), expected);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_processor_and_memory_are_shown_when_asked_so() {
+    let api = api(|| {
+        let mut pod = three("web");
+        pod.network = Some(NetworkUsage::counted(start(), "eth0", 7, 8));
+        pod.ephemeral_storage = Some(FilesystemUsage::used(start(), 9));
+        pod.containers[0].root_filesystem = Some(FilesystemUsage::used(start(), 5));
+        let mut usage = Usage::of_pods(vec![pod]);
+        let mut node = NodeUsage::default();
+        node.network = Some(NetworkUsage::counted(start(), "eth0", 70, 80));
+        node.filesystem = Some(FilesystemUsage::used(start(), 90));
+        usage.node = Some(node);
+        Ok(usage)
+    });
+    let time = "2026-11-23T10:00:00Z";
+    let summary = async |path: &str| serde_json::from_str::<Value>(&get(&api, path).await.body).unwrap();
+    let all = summary("/stats/summary").await;
+    let interface = json!({ "name": "eth0", "rxBytes": 7, "txBytes": 8 });
+    let network =
+        json!({ "time": time, "name": "eth0", "rxBytes": 7, "txBytes": 8, "interfaces": [interface] });
+    assert_eq!(all["pods"][0]["network"], network);
+    assert_eq!(all["pods"][0]["ephemeral-storage"], json!({ "time": time, "usedBytes": 9 }));
+    assert_eq!(all["pods"][0]["containers"][0]["rootfs"], json!({ "time": time, "usedBytes": 5 }));
+    assert_eq!(all["node"]["fs"], json!({ "time": time, "usedBytes": 90 }));
+    assert_eq!(all["node"]["network"]["txBytes"], 80);
+    for value in ["true", "1"] {
+        let some = summary(&format!("/stats/summary?only_cpu_and_memory={value}")).await.to_string();
+        assert!(some.contains("workingSetBytes"));
+        for absent in ["network", "ephemeral-storage", "rootfs", "fs"] {
+            assert!(!some.contains(&format!("\"{absent}\"")), "{absent}: {some}");
+        }
+    }
+    assert_eq!(summary("/stats/summary?only_cpu_and_memory=false").await, all);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cadvisor_metrics_have_its_labels_and_what_is_known() {
+    let api = api(|| {
+        let mut pod = three("web");
+        pod.network = Some(NetworkUsage::counted(start(), "eth0", 7, 8));
+        Ok(Usage::of_pods(vec![pod]))
+    });
+    let answer = get(&api, "/metrics/cadvisor").await;
+    let families = read(&answer.body);
+    let labels = |family: &str, index: usize| {
+        let labels = families[family][index].labels.iter();
+        labels.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+    };
+    let container =
+        "container=a cpu=total id=/uid-web/a image=a:1 name=web_default_a namespace=default pod=web";
+    assert_eq!(labels("container_cpu_usage_seconds_total", 1), container);
+    let whole = "container= cpu=total id=/uid-web image= name= namespace=default pod=web";
+    assert_eq!(labels("container_cpu_usage_seconds_total", 0), whole);
+    let network = "container= id=/uid-web image= interface=eth0 name= namespace=default pod=web";
+    assert_eq!(labels("container_network_receive_bytes_total", 0), network);
+    assert_eq!(families["container_network_transmit_bytes_total"][0].value, "8");
+    assert_eq!(families["container_memory_working_set_bytes"].len(), 4);
+    assert_eq!(families["container_scrape_error"][0].value, "0");
+    assert!(!families.contains_key("container_memory_rss"), "unknown, hence absent");
 }
 
 /// A sample, as an independent reader of the text format finds it.
@@ -131,7 +194,7 @@ async fn scrape(api: &KubeletApi) -> (String, BTreeMap<String, Vec<Sample>>) {
     assert_eq!(answer.status, 200);
     let plain = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
     assert_eq!(answer.header("content-type"), Some(plain));
-    assert_eq!(answer.header("process-start-time-unix"), Some(&*start().as_second().to_string()));
+    assert!(answer.header("process-start-time-unix").unwrap().parse::<i64>().unwrap() > 1_600_000_000);
     let families = read(&answer.body);
     (answer.body, families)
 }
@@ -198,7 +261,7 @@ async fn a_provider_that_fails_is_a_scrape_error_and_a_status_for_the_summary() 
 #[tokio::test(start_paused = true)]
 async fn a_provider_that_measures_nothing_is_a_501_that_names_it() {
     let api = testing::api(Backend::default(), Vec::new());
-    for path in ["/stats/summary", "/metrics/resource", "/metrics/resource/"] {
+    for path in ["/stats/summary", "/metrics/resource", "/metrics/resource/", "/metrics/cadvisor"] {
         get(&api, path).await.is(501, r#"provider "fake" does not measure resource usage"#);
     }
 }

@@ -1,0 +1,176 @@
+//! What a node says about itself in numbers: Prometheus metrics under stable names.
+//!
+//! `GET /metrics` of the kubelet API shows one node's; an admin port shows those of all nodes of a process, with the
+//! label `node` ([`render`]). Where the kubelet counts the same thing the name and the labels are the kubelet's;
+//! what only a virtual node has begins with `vk_`. Units are in the names: seconds, bytes, totals. The list is a
+//! golden file, `snapshots/`: a name that is in it stays.
+//!
+//! Labels have few values. None holds a pod, a path or a text from outside.
+
+mod cluster;
+mod credentials;
+mod port;
+mod process;
+mod provider;
+mod text;
+mod work;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+pub(crate) use self::cluster::ClusterMetrics;
+pub(crate) use self::credentials::CredentialMetrics;
+pub(crate) use self::port::PortMetrics;
+pub(crate) use self::process::START as PROCESS_START;
+pub(crate) use self::provider::ProviderMetrics;
+pub(crate) use self::work::WorkMetrics;
+
+/// Labels of a family: names and values, in the order in which they are written.
+type Labels<const N: usize> = [(&'static str, std::borrow::Cow<'static, str>); N];
+type Timings<const N: usize> = Family<Labels<N>, Histogram, fn() -> Histogram>;
+
+/// What one node counts. Cheap to clone; clones count together.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    registry: Mutex<Registry>,
+    port: PortMetrics,
+    provider: ProviderMetrics,
+    work: WorkMetrics,
+    cluster: ClusterMetrics,
+    credentials: CredentialMetrics,
+}
+
+impl Metrics {
+    /// Counts of a node of that name, all at zero.
+    #[must_use]
+    pub fn new(node: &str) -> Self {
+        let mut registry = Registry::default();
+        let name = Family::<Labels<1>, Gauge>::default();
+        name.get_or_create(&[("node", node.to_owned().into())]).set(1);
+        registry.register("kubelet_node_name", "The node's name. The count is always 1", name);
+        process::register(&mut registry);
+        Self(Arc::new(Inner {
+            port: PortMetrics::register(&mut registry),
+            provider: ProviderMetrics::register(&mut registry),
+            work: WorkMetrics::register(&mut registry),
+            cluster: ClusterMetrics::register(&mut registry),
+            credentials: CredentialMetrics::register(&mut registry),
+            registry: Mutex::new(registry),
+        }))
+    }
+
+    /// Everything, in the Prometheus text format, version 0.0.4.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut families = text::Families::default();
+        families.add(&self.encode(), None);
+        families.finish()
+    }
+
+    /// Connections, requests and callers of the kubelet API.
+    pub(crate) fn port(&self) -> &PortMetrics {
+        &self.0.port
+    }
+
+    /// Calls of the provider.
+    pub(crate) fn provider(&self) -> &ProviderMetrics {
+        &self.0.provider
+    }
+
+    /// Passes over pods.
+    pub(crate) fn work(&self) -> &WorkMetrics {
+        &self.0.work
+    }
+
+    /// Calls of the API server.
+    pub(crate) fn cluster(&self) -> &ClusterMetrics {
+        &self.0.cluster
+    }
+
+    /// Certificates and authorities.
+    pub(crate) fn credentials(&self) -> &CredentialMetrics {
+        &self.0.credentials
+    }
+
+    /// Adds something that is measured when somebody asks.
+    pub(crate) fn collect(&self, collector: impl prometheus_client::collector::Collector) {
+        let mut registry = self.0.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        registry.register_collector(Box::new(collector));
+    }
+
+    fn encode(&self) -> String {
+        let mut text = String::new();
+        let registry = self.0.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        // Writing to a string cannot fail; a collector of ours has no other error.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
+        text
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// Several nodes' metrics as one document, each sample with the label `node`. What a process has once, such as its
+/// memory, is there once.
+#[must_use]
+pub fn render<'a>(nodes: impl IntoIterator<Item = (&'a str, &'a Metrics)>) -> String {
+    let mut families = text::Families::default();
+    for (node, metrics) in nodes {
+        families.add(&metrics.encode(), Some(node));
+    }
+    families.finish()
+}
+
+/// Seconds from the quick to what a provider may take at most.
+fn seconds() -> Histogram {
+    Histogram::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every family has samples once something has happened; names, types and helps are a promise.
+    #[test]
+    fn the_families_are_those_of_the_golden_list() {
+        let text = Metrics::new("node-1").text();
+        let mut families: Vec<&str> = text.lines().filter(|line| line.starts_with("# ")).collect();
+        families.retain(|line| !line.starts_with("# TYPE") || line.split(' ').count() == 4);
+        insta::assert_snapshot!(families.join("\n"));
+    }
+
+    #[test]
+    fn nodes_of_a_process_share_a_document_and_a_process_is_in_it_once() {
+        let (a, b) = (Metrics::new("a"), Metrics::new("b"));
+        a.port().refused("full");
+        b.port().refused("full");
+        let text = render([("a", &a), ("b", &b)]);
+        let of = |name: &str| text.lines().filter(|line| line.starts_with(name)).collect::<Vec<_>>();
+        assert_eq!(
+            of("# TYPE vk_connections_refused_total "),
+            ["# TYPE vk_connections_refused_total counter"]
+        );
+        assert_eq!(
+            of("vk_connections_refused_total"),
+            [
+                "vk_connections_refused_total{node=\"a\",reason=\"full\"} 1",
+                "vk_connections_refused_total{node=\"b\",reason=\"full\"} 1",
+            ]
+        );
+        assert_eq!(of("process_start_time_seconds").len(), 1);
+        assert_eq!(
+            of("kubelet_node_name"),
+            ["kubelet_node_name{node=\"a\"} 1", "kubelet_node_name{node=\"b\"} 1"]
+        );
+    }
+}
