@@ -1,7 +1,7 @@
 //! The Prometheus text format, version 0.0.4, from OpenMetrics: what `promtool` and every scraper read.
 //!
 //! `prometheus-client` writes OpenMetrics. The older format differs in what a counter's family is called (with
-//! `_total`), and has no units and no end mark.
+//! `_total`), knows no infos, and has no units and no end mark.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -33,10 +33,13 @@ impl Families {
                 family.1.help = help.trim_end_matches('.').to_owned();
             } else if let Some(rest) = line.strip_prefix("# TYPE ") {
                 let kind = rest.rsplit(' ').next().unwrap_or_default();
-                if kind == "counter" {
-                    family.0 += "_total";
-                }
-                family.1.kind = kind.to_owned();
+                let (suffix, kind) = match kind {
+                    "counter" => ("_total", kind),
+                    "info" => ("_info", "gauge"),
+                    _ => ("", kind),
+                };
+                family.0 += suffix;
+                kind.clone_into(&mut family.1.kind);
             } else if !line.starts_with('#') {
                 family.1.samples.push(line.to_owned());
             }
