@@ -147,7 +147,7 @@ impl Worker {
             let untouched = record.presence != Presence::Present && !record.was_created();
             Some((
                 record.pod.clone(),
-                desired.pod(),
+                desired.clone(),
                 runtime,
                 record.situation.clone(),
                 state,
@@ -155,7 +155,7 @@ impl Worker {
                 untouched,
             ))
         });
-        let Some((pod, object, runtime, situation, state, quiet_until, untouched)) = view.flatten() else {
+        let Some((pod, desired, runtime, situation, state, quiet_until, untouched)) = view.flatten() else {
             // Without an object there is nobody to tell.
             self.table.with(uid, |record| {
                 if record.desired.is_none() && record.confirmed_gone {
@@ -164,7 +164,8 @@ impl Worker {
             });
             return;
         };
-        let object = match object {
+        // Decoded here, not under the table's lock.
+        let object = match desired.pod() {
             Ok(object) => object,
             Err(error) => return tracing::error!(%pod, %error, "reading back a kept pod"),
         };
@@ -486,8 +487,8 @@ impl Worker {
 
     /// The pod's object, for the resolver.
     fn object(&self, pod: &PodRef) -> Option<Arc<Pod>> {
-        let decoded = self.table.with(&pod.uid, |record| record.desired.as_ref().map(Desired::pod))??;
-        match decoded {
+        let desired = self.table.with(&pod.uid, |record| record.desired.clone())??;
+        match desired.pod() {
             Ok(mut object) => {
                 object.status = None;
                 Some(Arc::new(object))
