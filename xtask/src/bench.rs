@@ -16,7 +16,9 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
             std::process::Command::new(&driver).arg("--help").status().context("starting the driver")?;
         return Ok(tiers::exit_code(status));
     }
-    let node = cargo::binary("the daemon", "vk-node", "vk-node", &["--release"])?;
+    // Without the quickstart, whose API server would be compiled for nothing.
+    let lean = ["--release", "--no-default-features", "--features", "mock"];
+    let node = cargo::binary("the daemon", "vk-node", "vk-node", &lean)?;
     let tool = Tool::build()?;
     if let Some(obstacle) = tool.obstacle()? {
         bail!("the benchmark needs the real control plane, which can't run on this machine: {obstacle}");
