@@ -171,8 +171,21 @@ impl Driver {
     async fn create(&self, lives: &Lives, run: &str, node: &str, index: usize) -> Result<()> {
         let pod = Self::pod(run, node, index)?;
         let name = pod.metadata.name.clone().unwrap_or_default();
+        let sent = Instant::now();
         self.pods.create(&PostParams::default(), &pod).await.context("creating a pod")?;
-        lives.note(&name, |life| life.created = Some(Instant::now()));
+        lives.note(&name, |life| life.created = Some(sent));
+        Ok(())
+    }
+
+    async fn delete(&self, lives: &Lives, run: &str, index: usize, params: &DeleteParams) -> Result<()> {
+        let name = format!("{run}-{index}");
+        let sent = Instant::now();
+        match self.pods.delete(&name, params).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => return Err(anyhow::Error::from(error).context("deleting a pod")),
+        }
+        lives.note(&name, |life| life.deleted = Some(sent));
         Ok(())
     }
 
@@ -192,38 +205,52 @@ impl Driver {
         count: usize,
         per_second: u32,
     ) -> Result<()> {
-        let mut tick = tokio::time::interval(Duration::from_secs(1) / per_second);
-        let mut tasks = tokio::task::JoinSet::new();
-        for index in 0..count {
-            tick.tick().await;
+        at_rate(count, per_second, |index| {
             let (driver, lives, run, node) = (self.clone(), lives.clone(), run.to_owned(), node.to_owned());
-            tasks.spawn(async move { driver.create(&lives, &run, &node, index).await });
-        }
-        while let Some(created) = tasks.join_next().await {
-            created??;
-        }
-        Ok(())
+            async move { driver.create(&lives, &run, &node, index).await }
+        })
+        .await
     }
 
-    /// Deletes a run's pods, with the default grace or at once.
+    /// Deletes a run's pods, with the default grace or at once, as fast as the API server takes it.
     pub(crate) async fn delete_all(&self, lives: &Lives, run: &str, count: usize, now: bool) -> Result<()> {
         let params = if now { DeleteParams::default().grace_period(0) } else { DeleteParams::default() };
-        let deletes = (0..count).map(|index| {
-            let (name, params) = (format!("{run}-{index}"), &params);
-            async move {
-                let sent = Instant::now();
-                match self.pods.delete(&name, params).await {
-                    Ok(_) => {}
-                    Err(kube::Error::Api(status)) if status.code == 404 => {}
-                    Err(error) => return Err(anyhow::Error::from(error).context("deleting a pod")),
-                }
-                lives.note(&name, |life| life.deleted = Some(sent));
-                Ok(())
-            }
-        });
+        let deletes = (0..count).map(|index| self.delete(lives, run, index, &params));
         stream::iter(deletes).buffer_unordered(IN_FLIGHT).try_collect::<Vec<()>>().await?;
         Ok(())
     }
+
+    /// Deletes a run's pods with the default grace at a fixed rate.
+    pub(crate) async fn delete_at_rate(
+        &self,
+        lives: &Lives,
+        run: &str,
+        count: usize,
+        per_second: u32,
+    ) -> Result<()> {
+        at_rate(count, per_second, |index| {
+            let (driver, lives, run) = (self.clone(), lives.clone(), run.to_owned());
+            async move { driver.delete(&lives, &run, index, &DeleteParams::default()).await }
+        })
+        .await
+    }
+}
+
+/// Starts so many tasks at a fixed rate, without waiting for one before the next.
+async fn at_rate<F>(count: usize, per_second: u32, mut task: impl FnMut(usize) -> F) -> Result<()>
+where
+    F: Future<Output = Result<()>> + Send + 'static,
+{
+    let mut tick = tokio::time::interval(Duration::from_secs(1) / per_second);
+    let mut tasks = tokio::task::JoinSet::new();
+    for index in 0..count {
+        tick.tick().await;
+        tasks.spawn(task(index));
+    }
+    while let Some(done) = tasks.join_next().await {
+        done??;
+    }
+    Ok(())
 }
 
 fn note(lives: &Lives, event: WatchEvent<Pod>) -> Option<String> {

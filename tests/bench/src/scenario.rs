@@ -113,15 +113,16 @@ async fn churn(
 
 async fn latency(driver: &Driver, contestant: &Contestant, run: &str) -> Result<Trial> {
     const COUNT: usize = 400;
+    const PER_SECOND: u32 = 20;
     let mut trial = Trial::new();
     if !contestant.runs_pods() {
         return Ok(trial);
     }
     let (lives, _watch) = driver.watch(run).await?;
-    driver.create_at_rate(&lives, run, run, COUNT, 20).await?;
+    driver.create_at_rate(&lives, run, run, COUNT, PER_SECOND).await?;
     lives.until("running", COUNT, PATIENCE, |life| life.running.is_some()).await?;
     quantiles(&mut trial, "POST to Running", &lives, |life| Some(life.running? - life.created?));
-    driver.delete_all(&lives, run, COUNT, false).await?;
+    driver.delete_at_rate(&lives, run, COUNT, PER_SECOND).await?;
     lives.until("gone", COUNT, PATIENCE, |life| life.gone.is_some()).await?;
     quantiles(&mut trial, "DELETE to gone, default grace", &lives, |life| Some(life.gone? - life.deleted?));
     Ok(trial)
@@ -158,7 +159,6 @@ async fn scale(
 }
 
 fn quantiles(trial: &mut Trial, name: &str, lives: &Lives, of: impl Fn(&Life) -> Option<Duration>) {
-    // A pod may be seen running before its POST has returned; that is no time at all.
     let mut times: Vec<f64> =
         lives.all().iter().filter_map(of).map(|time| time.as_secs_f64() * 1e3).collect();
     times.sort_by(f64::total_cmp);
