@@ -7,7 +7,10 @@
 //! # Differences from the kubelet that stay
 //!
 //! - Every route takes only its own methods; the kubelet answers any method on `/healthz` and `/metrics/…`.
-//! - `/metrics/resource` is always text; the kubelet also writes protobuf.
+//! - `/metrics/…` is always text; the kubelet also writes protobuf. `/flagz` and `/statusz` likewise are text only.
+//! - `/healthz` has no check of device plugins, which a virtual node does not manage.
+//! - `/logs/`, `/debug/pprof/` and `/debug/flags/v` answer as a kubelet whose configuration has them off, and
+//!   `/checkpoint` gets as far as one whose runtime cannot checkpoint, with 501 in the place of its 500.
 //! - `stream=Stdout` and `stream=Stderr` work on `/containerLogs`, which the kubelet has behind a gate.
 //! - Label order on `/metrics/resource` is `container`, `pod`, `namespace`; the kubelet sorts labels.
 //! - A provider's error has [its own status](crate::provider::Error::http_status), where the kubelet says 400
@@ -20,6 +23,8 @@ mod containers;
 mod health;
 mod logs;
 mod metrics;
+#[cfg(test)]
+mod oracle;
 mod pods;
 mod reply;
 mod request;
