@@ -6,6 +6,7 @@
 //! says what it last saw.
 
 pub mod agreement;
+pub mod daemon;
 pub mod history;
 pub mod objects;
 pub mod pods;

@@ -16,7 +16,7 @@ async fn blows_over_in_memory(seed: u64) {
         |millis| Rule::new(Fault::Delay(Duration::from_millis(millis))).user(NODE_USER).probability(0.5);
     world.server().faults().add(delay(1));
     world.server().faults().add(delay(3));
-    blows_over(&world, Storm { seed, kills: 50, life: Duration::from_millis(120) }).await;
+    blows_over(&world, Storm { seed, kills: 50, life: Duration::from_millis(120), changes: 3 }).await;
 }
 
 fn number(variable: &str) -> Option<u64> {
