@@ -40,6 +40,7 @@ use crate::events::Recorder;
 use crate::provider::Provider;
 
 pub use self::call::CallError;
+pub use self::claim::present_holder;
 pub use self::heartbeat::{Heartbeat, HeartbeatError};
 pub use self::instance::Instance;
 pub use self::lease::{LeaseError, LeaseHandle, LeaseKeeper, LeaseRuntime, LeaseStatus};

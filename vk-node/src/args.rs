@@ -8,12 +8,21 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::args::golang::GoFlags;
 use crate::config::LogFormat;
-use crate::config::scalar::{Address, Amount, LabelKey, LabelValue, NodeName, Period, Text, parse_pair};
+use crate::config::scalar::{
+    Address, Amount, LabelKey, LabelValue, NodeName, OperatingSystem, Period, Ratio, Socket, Text, Url,
+    parse_pair,
+};
 use crate::fault::{Fault, one_line};
 
 /// Joins a Kubernetes cluster as a node and runs its pods at a provider.
 #[derive(Debug, Parser)]
-#[command(name = "vk-node", version, args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
+#[command(
+    name = "vk-node",
+    version,
+    args_conflicts_with_subcommands = true,
+    args_override_self = true,
+    after_help = AFTER_HELP
+)]
 pub(crate) struct Cli {
     /// What to do; `run` where nothing is said.
     #[command(subcommand)]
@@ -39,8 +48,8 @@ not as they should be, 130 and 143 after a second SIGINT or SIGTERM.";
 pub(crate) enum Command {
     /// Run the nodes (what happens without a command too)
     Run(RunArgs),
-    /// Read the configuration, say what is wrong with it or what it amounts to, and end
-    Check(RunArgs),
+    /// Say what would stop the nodes, and how to put it right: configuration, ports, certificates, provider, cluster, permissions
+    Check(CheckArgs),
     /// A whole cluster in one process: in-memory API server, mock node, hello-world
     #[cfg(feature = "quickstart")]
     Quickstart(crate::quickstart::QuickstartArgs),
@@ -61,6 +70,17 @@ pub(crate) struct RunArgs {
     pub(crate) flags: Flags,
 }
 
+/// What `check` takes.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct CheckArgs {
+    /// Ask no cluster
+    #[arg(long)]
+    pub(crate) offline: bool,
+    /// What `run` would be given.
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
 /// Every setting that has a flag. `None` and an empty list say nothing.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Flags {
@@ -72,7 +92,13 @@ pub(crate) struct Flags {
     pub(crate) context: Option<String>,
     /// URL of the API server, instead of the kubeconfig's
     #[arg(long, value_name = "URL", help_heading = "Cluster")]
-    pub(crate) server: Option<String>,
+    pub(crate) server: Option<Url>,
+    /// Kubeconfig that may ask for a node's client certificate; the node is then its own user, system:node:NAME, and --kubeconfig is written
+    #[arg(long, value_name = "FILE", help_heading = "Cluster")]
+    pub(crate) bootstrap_kubeconfig: Option<PathBuf>,
+    /// Where the node's client certificate is kept [default: /var/lib/vk-node/pki]
+    #[arg(long, value_name = "DIRECTORY", help_heading = "Cluster")]
+    pub(crate) cert_dir: Option<PathBuf>,
     /// How long the API server may take to answer at start [default: 10s]
     #[arg(long, value_name = "DURATION", help_heading = "Cluster")]
     pub(crate) connect_timeout: Option<Period>,
@@ -91,8 +117,8 @@ pub(crate) struct Flags {
     #[arg(long, visible_alias = "node-name", value_name = "NAME", help_heading = "Node")]
     pub(crate) nodename: Option<NodeName>,
     /// The node's operating system, linux or windows [default: the provider's]
-    #[arg(long, value_name = "OS", value_parser = ["linux", "windows"], ignore_case = true, help_heading = "Node")]
-    pub(crate) os: Option<String>,
+    #[arg(long, value_name = "OS", help_heading = "Node")]
+    pub(crate) os: Option<OperatingSystem>,
     /// The node's InternalIP [default: the address this machine reaches the API server from]
     #[arg(long, value_name = "IP", value_delimiter = ',', help_heading = "Node")]
     pub(crate) node_ip: Vec<Address>,
@@ -102,10 +128,10 @@ pub(crate) struct Flags {
     /// An annotation of the node
     #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_pair::<LabelKey, Text>, help_heading = "Node")]
     pub(crate) annotation: Vec<(LabelKey, Text)>,
-    /// A taint of the node, instead of virtual-kubelet.io/provider=PROVIDER:NoSchedule
+    /// A taint of the node [default: virtual-kubelet.io/provider=PROVIDER:NoSchedule]
     #[arg(long, value_name = "KEY=VALUE:EFFECT", value_delimiter = ',', help_heading = "Node")]
     pub(crate) taint: Vec<String>,
-    /// No taint at all
+    /// No taint at all [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Node")]
     pub(crate) disable_taint: Option<bool>,
     /// Capacity of the node instead of the provider's, such as cpu=16
@@ -117,13 +143,58 @@ pub(crate) struct Flags {
     /// How often all pods are compared with the backend's listing [default: 5m]
     #[arg(long, value_name = "DURATION", help_heading = "Node")]
     pub(crate) drift_check_interval: Option<Period>,
+    /// Version the node reports [default: the API server's, with ours added]
+    #[arg(long, value_name = "VERSION", help_heading = "Node")]
+    pub(crate) kubelet_version: Option<String>,
+    /// How many provider calls are under way at once, for creations and deletions each [default: 256]
+    #[arg(long, value_name = "N", help_heading = "Node")]
+    pub(crate) provider_calls: Option<usize>,
+    /// How long a provider call may take before it is dropped and repeated later [default: 2m]
+    #[arg(long, value_name = "DURATION", help_heading = "Node")]
+    pub(crate) provider_timeout: Option<Period>,
+    /// How often the provider is asked for its health and capacity [default: 10s]
+    #[arg(long, value_name = "DURATION", help_heading = "Node")]
+    pub(crate) ping_interval: Option<Period>,
+    /// How long that may take before the node is not Ready [default: 10s]
+    #[arg(long, value_name = "DURATION", help_heading = "Node")]
+    pub(crate) ping_timeout: Option<Period>,
+    /// How often an unchanged node status is written all the same [default: 5m]
+    #[arg(long, value_name = "DURATION", help_heading = "Node")]
+    pub(crate) status_report_interval: Option<Period>,
+    /// How long the node's lease lasts, in whole seconds; it is renewed at a quarter of it [default: 40s]
+    #[arg(long, value_name = "DURATION", help_heading = "Node")]
+    pub(crate) lease_duration: Option<Period>,
+    /// First pause after a failed provider call [default: 1s]
+    #[arg(long, value_name = "DURATION", help_heading = "Node")]
+    pub(crate) min_backoff: Option<Period>,
+    /// Longest pause between attempts [default: 5m]
+    #[arg(long, value_name = "DURATION", help_heading = "Node")]
+    pub(crate) max_backoff: Option<Period>,
+    /// How long a created pod may be missing from the provider's listing before it counts as gone [default: 1m]
+    #[arg(long, value_name = "DURATION", help_heading = "Node")]
+    pub(crate) creation_grace: Option<Period>,
+    /// How long past its grace period an accepted deletion may take before it is sent again [default: 30s]
+    #[arg(long, value_name = "DURATION", help_heading = "Node")]
+    pub(crate) deletion_slack: Option<Period>,
+    /// How long a start may take before ContainerCreating is written [default: 1s]
+    #[arg(long, value_name = "DURATION", help_heading = "Node")]
+    pub(crate) pending_status_delay: Option<Period>,
+    /// The share of pods missing from one listing, in percent, at which the listing is not believed [default: 50]
+    #[arg(long, value_name = "PERCENT", help_heading = "Node")]
+    pub(crate) mass_absence_percent: Option<u8>,
+    /// Fewer missing pods than this are always believed [default: 5]
+    #[arg(long, value_name = "N", help_heading = "Node")]
+    pub(crate) mass_absence_floor: Option<usize>,
+    /// Events about things going well, per second; 0 is warnings only [default: 10]
+    #[arg(long, value_name = "N", help_heading = "Node")]
+    pub(crate) normal_events_per_second: Option<u32>,
     /// Who this daemon is among daemons of one node, such as its pod's UID [default: this process]
     #[arg(long, value_name = "ID", help_heading = "Node")]
     pub(crate) instance: Option<String>,
-    /// Delete the Node object when shutting down
+    /// Delete the Node object when shutting down [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Node")]
     pub(crate) deregister: Option<bool>,
-    /// Delete the node's pods from the backend when shutting down
+    /// Delete the node's pods from the backend when shutting down [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Node")]
     pub(crate) drain: Option<bool>,
     /// How long shutting down may take [default: 20s]
@@ -148,19 +219,34 @@ pub(crate) struct Flags {
     /// Common name of a client certificate that may call everything, such as the API server's
     #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Kubelet API")]
     pub(crate) trusted_client: Vec<String>,
-    /// Open /stats/summary and /metrics/resource to callers without credentials
+    /// Open /stats/summary and /metrics/resource to callers without credentials [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Kubelet API")]
     pub(crate) anonymous_metrics: Option<bool>,
-    /// Open the whole kubelet API to everyone who can reach it
+    /// Open the whole kubelet API to everyone who can reach it [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Kubelet API")]
     pub(crate) insecure_allow_anonymous: Option<bool>,
 
+    /// Address and port of /metrics, /livez and /readyz, plain HTTP [default: none]
+    #[arg(long, value_name = "IP:PORT", help_heading = "Observability")]
+    pub(crate) admin_listen: Option<Socket>,
     /// error, warn, info, debug, trace, or directives such as info,vk_core=debug [default: info]
-    #[arg(long, value_name = "LEVEL", help_heading = "Logging")]
+    #[arg(long, value_name = "LEVEL", help_heading = "Observability")]
     pub(crate) log_level: Option<String>,
     /// How log lines look [default: text]
-    #[arg(long, value_name = "FORMAT", ignore_case = true, help_heading = "Logging")]
+    #[arg(long, value_name = "FORMAT", ignore_case = true, help_heading = "Observability")]
     pub(crate) log_format: Option<LogFormat>,
+    /// OTLP receiver's URL, to which /v1/traces is added [default: $OTEL_EXPORTER_OTLP_ENDPOINT, or none]
+    #[arg(long, value_name = "URL", help_heading = "Observability")]
+    pub(crate) otlp_endpoint: Option<Url>,
+    /// The share of pods that are traced, 0 to 1 [default: 1]
+    #[arg(long, value_name = "RATIO", help_heading = "Observability")]
+    pub(crate) trace_sample_ratio: Option<Ratio>,
+    /// The traces' service.name [default: vk-node]
+    #[arg(long, value_name = "NAME", help_heading = "Observability")]
+    pub(crate) trace_service_name: Option<String>,
+    /// An attribute of the traces' resource
+    #[arg(long, visible_alias = "trace-tag", value_name = "KEY=VALUE", value_delimiter = ',', value_parser = parse_pair::<Text, Text>, help_heading = "Observability")]
+    pub(crate) trace_attribute: Vec<(Text, Text)>,
 
     /// Go Virtual Kubelet's own.
     #[command(flatten)]

@@ -77,17 +77,18 @@ mod mock {
 #[cfg(all(test, feature = "mock"))]
 mod tests {
     use crate::args::{Parsed, parse};
+    use crate::config::File;
+    use crate::config::document::Document;
     use crate::config::settings::Settings;
-    use crate::config::{File, load};
     use crate::env::Environment;
-    use crate::fault::Fault;
+    use crate::fault::Faults;
 
-    fn build(yaml: &str, words: &[&str]) -> Result<(), Fault> {
-        let file = load::parse::<File>(yaml, "vk.yaml")?;
+    fn build(yaml: &str, words: &[&str]) -> Result<(), Faults> {
+        let file = Document::parse(yaml, "vk.yaml")?.read::<File>()?;
         let line = std::iter::once("vk-node").chain(words.iter().copied()).map(str::to_owned);
         let Parsed::Run(cli, _) = parse(line)? else { panic!("{words:?} is help") };
         let settings = Settings::merge(file, "vk.yaml".to_owned(), cli.run.flags, Environment::default())?;
-        super::build(&settings.nodes[0], &settings.source).map(|_| ())
+        Ok(super::build(&settings.nodes[0], &settings.source).map(|_| ())?)
     }
 
     #[tokio::test]

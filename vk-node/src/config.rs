@@ -1,5 +1,8 @@
 //! The configuration file: its shape, and nothing else. What is left out keeps its default.
 
+pub(crate) mod document;
+#[cfg_attr(not(test), allow(dead_code, reason = "the reload reads it"))]
+pub(crate) mod keys;
 pub(crate) mod load;
 mod merge;
 mod node;
@@ -13,7 +16,10 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
-use self::scalar::{Address, Amount, LabelKey, LabelValue, NodeName, Period, TaintSpec, Text};
+use self::scalar::{
+    Address, Amount, LabelKey, LabelValue, NodeName, OperatingSystem, Period, Ratio, Socket, TaintSpec, Text,
+    Url,
+};
 
 /// The whole file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -23,12 +29,18 @@ pub(crate) struct File {
     pub(crate) cluster: Cluster,
     /// How the kubelet API of every node is served.
     pub(crate) kubelet_api: KubeletApi,
+    /// Where the daemon tells about itself: metrics and health.
+    pub(crate) admin: Admin,
     /// What is logged, and how.
     pub(crate) log: Log,
+    /// Where traces go.
+    pub(crate) tracing: Tracing,
     /// Who this daemon is among daemons of one node, such as its pod's UID; without it, this process.
     pub(crate) instance: Option<String>,
     /// The backend of every node that names none of its own.
     pub(crate) provider: Option<ProviderSection>,
+    /// A file in the backend's own format, instead of the settings below its name.
+    pub(crate) provider_config: Option<PathBuf>,
     /// What the nodes share. A node's own section wins; maps are merged key by key.
     pub(crate) node_defaults: Shared,
     /// The nodes of this process.
@@ -43,8 +55,13 @@ pub(crate) struct Cluster {
     pub(crate) kubeconfig: Option<PathBuf>,
     /// The context in it; without one its current context.
     pub(crate) context: Option<String>,
+    /// A kubeconfig that may only ask for a node's client certificate. With it the node is its own user,
+    /// `system:node:NAME`, and `kubeconfig` is written here.
+    pub(crate) bootstrap_kubeconfig: Option<PathBuf>,
+    /// Where that certificate and its key are kept. Default `/var/lib/vk-node/pki`.
+    pub(crate) cert_dir: Option<PathBuf>,
     /// An API server's URL that replaces the kubeconfig's.
-    pub(crate) server: Option<String>,
+    pub(crate) server: Option<Url>,
     /// How long the API server may take to answer at start. Default 10 s.
     pub(crate) connect_timeout: Option<Period>,
     /// How long the nodes may take to become Ready; `0` is for ever. Default 0.
@@ -86,6 +103,28 @@ pub(crate) struct Log {
     pub(crate) format: Option<LogFormat>,
 }
 
+/// `admin:`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Admin {
+    /// Address and port of `/metrics`, `/livez` and `/readyz`, plain HTTP. Default none.
+    pub(crate) listen: Option<Socket>,
+}
+
+/// `tracing:`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Tracing {
+    /// An OTLP receiver's URL; `/v1/traces` is added. Default none.
+    pub(crate) endpoint: Option<Url>,
+    /// The share of pods that are traced. Default 1.
+    pub(crate) sample_ratio: Option<Ratio>,
+    /// `service.name`. Default `vk-node`.
+    pub(crate) service_name: Option<String>,
+    /// Further attributes of every trace's resource.
+    pub(crate) attributes: BTreeMap<Text, Text>,
+}
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -113,6 +152,7 @@ pub(crate) struct Node {
     pub(crate) taints: Option<Vec<TaintSpec>>,
     #[serde(default)]
     pub(crate) capacity: BTreeMap<LabelKey, Amount>,
+    pub(crate) os: Option<OperatingSystem>,
     pub(crate) provider: Option<ProviderSection>,
 }
 
@@ -130,10 +170,16 @@ pub(crate) struct Shared {
     pub(crate) taints: Option<Vec<TaintSpec>>,
     /// Capacity that replaces the provider's, resource by resource.
     pub(crate) capacity: BTreeMap<LabelKey, Amount>,
+    /// `linux` or `windows`, where the provider leaves that open.
+    pub(crate) os: Option<OperatingSystem>,
     /// The version the node reports; without one the API server's, with ours added.
     pub(crate) kubelet_version: Option<String>,
     /// `NodeConfig::pod_workers`.
     pub(crate) pod_workers: Option<usize>,
+    /// `NodeConfig::provider_calls`.
+    pub(crate) provider_calls: Option<usize>,
+    /// `NodeConfig::provider_timeout`.
+    pub(crate) provider_timeout: Option<Period>,
     /// `NodeConfig::drift_check_interval`.
     pub(crate) drift_check_interval: Option<Period>,
     /// `NodeConfig::ping_interval`.
@@ -150,6 +196,8 @@ pub(crate) struct Shared {
     pub(crate) max_backoff: Option<Period>,
     /// `NodeConfig::creation_grace`.
     pub(crate) creation_grace: Option<Period>,
+    /// `NodeConfig::deletion_slack`.
+    pub(crate) deletion_slack: Option<Period>,
     /// `NodeConfig::pending_status_delay`.
     pub(crate) pending_status_delay: Option<Period>,
     /// `NodeConfig::mass_absence_percent`.
@@ -182,6 +230,11 @@ impl ProviderSection {
     /// That backend with its defaults.
     pub(crate) fn named(name: impl Into<String>) -> Self {
         Self { name: name.into(), settings: serde_json::Value::Object(serde_json::Map::new()) }
+    }
+
+    /// Whether anything stands below the name.
+    pub(crate) fn has_settings(&self) -> bool {
+        self.settings.as_object().is_none_or(|settings| !settings.is_empty())
     }
 }
 

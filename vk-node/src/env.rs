@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use clap::{CommandFactory, Parser};
 
 use crate::args::{Cli, Flags, explain};
-use crate::config::scalar::TaintSpec;
-use crate::fault::{Fault, nearest};
+use crate::config::scalar::{TaintSpec, Url};
+use crate::fault::{Fault, Faults, nearest};
 
 /// The prefix of our own variables: `--log-level` is `VK_LOG_LEVEL`.
 const PREFIX: &str = "VK_";
@@ -22,6 +22,8 @@ pub(crate) struct Environment {
     pub(crate) default_kubeconfig: Option<String>,
     /// `DEFAULT_NODE_NAME`, used where nothing else names the node.
     pub(crate) default_node_name: Option<String>,
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT`, used where nothing else names a receiver of traces.
+    pub(crate) default_otlp_endpoint: Option<Url>,
     /// Lines to be logged: what is deprecated, what does nothing.
     pub(crate) notes: Vec<String>,
 }
@@ -47,7 +49,7 @@ const GO_VARIABLES: [(&str, &str); 6] = [
     ("MASTER_URI", "server"),
 ];
 
-/// Go's variables about traces, none of which this build exports.
+/// Go's variables about exporters that are no more.
 const GO_TRACE_VARIABLES: [&str; 7] = [
     "JAEGER_COLLECTOR_ENDPOINT",
     "JAEGER_AGENT_ENDPOINT",
@@ -58,12 +60,15 @@ const GO_TRACE_VARIABLES: [&str; 7] = [
     "ZPAGES_PORT",
 ];
 
+/// OpenTelemetry's own variable, read as a default.
+const OTLP_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
 /// Flags that have no variable: they say where to read from, or are Go's.
 const NO_VARIABLE: [&str; 2] = ["help", "version"];
 
 impl Environment {
     /// The variables of this process.
-    pub(crate) fn of_process() -> Result<Self, Fault> {
+    pub(crate) fn of_process() -> Result<Self, Faults> {
         Self::read(
             std::env::vars_os()
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
@@ -71,10 +76,11 @@ impl Environment {
     }
 
     /// Reads variables. An empty value is no value.
-    pub(crate) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, Fault> {
+    pub(crate) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, Faults> {
         let variables: BTreeMap<String, String> =
             variables.into_iter().filter(|(_, value)| !value.is_empty()).collect();
         let mut environment = Self::default();
+        let mut faults = Faults::default();
 
         let flags = flag_names();
         for (name, flag) in GO_VARIABLES {
@@ -88,17 +94,25 @@ impl Environment {
                 environment
                     .notes
                     .push(format!("{name} is deprecated: use {} or --{flag}", variable_of(flag)));
-                environment.layers.push(layer(name, flag, value)?);
+                environment.layers.extend(faults.keep(layer(name, flag, value)));
             }
         }
         for name in GO_TRACE_VARIABLES {
             if variables.contains_key(name) {
-                environment.notes.push(format!("{name} does nothing here: this build exports no traces"));
+                environment.notes.push(format!(
+                    "{name} does nothing here: traces go out by OTLP alone, see --otlp-endpoint"
+                ));
             }
         }
-        environment.read_taint(&variables)?;
+        faults.keep(environment.read_taint(&variables));
         environment.default_kubeconfig = variables.get("KUBECONFIG").cloned();
         environment.default_node_name = variables.get("DEFAULT_NODE_NAME").cloned();
+        if let Some(url) = variables.get(OTLP_ENDPOINT) {
+            let read = url.parse().map_err(|message: String| {
+                Fault::of_scalar(&message, format!("in the variable {OTLP_ENDPOINT}"))
+            });
+            environment.default_otlp_endpoint = faults.keep(read);
+        }
         if let (None, Some(name)) = (&environment.default_node_name, variables.get("DEFAULTNODE_NAME")) {
             environment.notes.push("DEFAULTNODE_NAME is deprecated: use DEFAULT_NODE_NAME".to_owned());
             environment.default_node_name = Some(name.clone());
@@ -108,7 +122,7 @@ impl Environment {
             let Some(rest) = name.strip_prefix(PREFIX) else { continue };
             let flag = rest.to_lowercase().replace('_', "-");
             if flags.contains(&flag) && !is_service_link(value) {
-                environment.layers.push(layer(name, &flag, value)?);
+                environment.layers.extend(faults.keep(layer(name, &flag, value)));
             } else if !is_service_link(value) && !is_service_variable(rest) {
                 // Others may use the prefix too; only what looks like a typing error is worth a line.
                 let near = nearest(&flag, flags.iter().map(String::as_str)).map(variable_of);
@@ -120,7 +134,7 @@ impl Environment {
         for layer in &mut environment.layers {
             environment.notes.extend(layer.translate());
         }
-        Ok(environment)
+        faults.or(environment)
     }
 
     fn read_taint(&mut self, variables: &BTreeMap<String, String>) -> Result<(), Fault> {
@@ -138,10 +152,7 @@ impl Environment {
             self.taint.value.as_deref(),
             self.taint.effect.as_deref().unwrap_or("NoSchedule"),
         )
-        .map_err(|message| {
-            let (what, remedy) = message.split_once("\": ").unwrap_or((&message, "correct it"));
-            Fault::new(format!("{what}\""), "in the variables VKUBELET_TAINT_*", remedy)
-        })?;
+        .map_err(|message| Fault::of_scalar(&message, "in the variables VKUBELET_TAINT_*"))?;
         self.notes.push(
             "VKUBELET_TAINT_KEY, _VALUE and _EFFECT are deprecated: use VK_TAINT or --taint KEY=VALUE:EFFECT"
                 .to_owned(),
@@ -151,7 +162,7 @@ impl Environment {
 }
 
 /// The long names of `run`'s flags.
-fn flag_names() -> Vec<String> {
+pub(crate) fn flag_names() -> Vec<String> {
     Cli::command()
         .get_arguments()
         .filter(|argument| !argument.is_hide_set())
@@ -161,7 +172,8 @@ fn flag_names() -> Vec<String> {
         .collect()
 }
 
-fn variable_of(flag: &str) -> String {
+/// A flag's variable.
+pub(crate) fn variable_of(flag: &str) -> String {
     format!("{PREFIX}{}", flag.to_uppercase().replace('-', "_"))
 }
 

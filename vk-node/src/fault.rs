@@ -23,6 +23,16 @@ impl Fault {
     }
 }
 
+impl Fault {
+    /// From the message of one of the [scalars](crate::config::scalar), `what "text": remedy`.
+    pub(crate) fn of_scalar(message: &str, place: impl Into<String>) -> Self {
+        match message.split_once("\": ") {
+            Some((what, remedy)) => Self::new(format!("{what}\""), place, remedy),
+            None => Self::new(message, place, "correct it"),
+        }
+    }
+}
+
 impl std::error::Error for Fault {}
 
 impl fmt::Display for Fault {
@@ -37,6 +47,53 @@ impl fmt::Display for Fault {
             line.push_str(&self.remedy);
         }
         f.write_str(&one_line(&line))
+    }
+}
+
+/// Everything that was found wrong, in the order in which it was found; one line each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Faults(Vec<Fault>);
+
+impl Faults {
+    /// One more; what is known already is not said twice.
+    pub(crate) fn push(&mut self, fault: Fault) {
+        if !self.0.contains(&fault) {
+            self.0.push(fault);
+        }
+    }
+
+    /// All of another's.
+    pub(crate) fn extend(&mut self, others: impl Into<Self>) {
+        for fault in others.into().0 {
+            self.push(fault);
+        }
+    }
+
+    /// Takes the value of a step that went well, and keeps the faults of one that did not.
+    pub(crate) fn keep<T>(&mut self, step: Result<T, impl Into<Self>>) -> Option<T> {
+        step.map_err(|faults| self.extend(faults)).ok()
+    }
+
+    /// The value, unless there are faults.
+    pub(crate) fn or<T>(self, value: T) -> Result<T, Self> {
+        if self.0.is_empty() { Ok(value) } else { Err(self) }
+    }
+
+    pub(crate) fn iter(&self) -> std::slice::Iter<'_, Fault> {
+        self.0.iter()
+    }
+}
+
+impl From<Fault> for Faults {
+    fn from(fault: Fault) -> Self {
+        Self(vec![fault])
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<_> = self.0.iter().map(Fault::to_string).collect();
+        f.write_str(&lines.join("\n"))
     }
 }
 

@@ -20,9 +20,14 @@ const NAMESPACE: &str = "kube-system";
 const CONFIG_MAP: &str = "extension-apiserver-authentication";
 const KEY: &str = "client-ca-file";
 
+/// Where a node's kubelet API is.
+pub(crate) fn place(settings: &KubeletApiSettings, node: &NodeSettings) -> SocketAddr {
+    SocketAddr::new(settings.listen, node.config.port)
+}
+
 /// Binds a node's port.
 pub(crate) async fn listen(settings: &KubeletApiSettings, node: &NodeSettings) -> Result<TcpListener, Fault> {
-    let address = SocketAddr::new(settings.listen, node.config.port);
+    let address = place(settings, node);
     TcpListener::bind(address).await.map_err(|error| {
         Fault::new(
             format!("cannot serve the kubelet API of node {:?}", node.config.name),
@@ -111,7 +116,7 @@ async fn client_ca(
     cluster: &Cluster,
 ) -> Result<Result<ClientCa, String>, Fault> {
     if let Some(path) = &settings.client_ca {
-        return from_file(path).map(Ok);
+        return client_ca_file(path).map(Ok);
     }
     let api: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), NAMESPACE);
     let place = format!("ConfigMap {NAMESPACE}/{CONFIG_MAP}");
@@ -126,7 +131,8 @@ async fn client_ca(
     Ok(ClientCa::from_pem(pem.as_bytes()).map_err(|error| format!("{place}: {}", chain(&error))))
 }
 
-fn from_file(path: &Path) -> Result<ClientCa, Fault> {
+/// The client CA in a file.
+pub(crate) fn client_ca_file(path: &Path) -> Result<ClientCa, Fault> {
     ClientCa::from_file(path).map_err(|error| {
         Fault::new(
             "unusable client CA",

@@ -1,7 +1,9 @@
 //! The virtual node daemon: configuration, telemetry, signals.
 
+mod admin;
 mod args;
 mod backends;
+mod check;
 mod cluster;
 mod config;
 mod env;
@@ -24,21 +26,21 @@ use crate::args::{Cli, Command, Parsed, RunArgs};
 use crate::cluster::Cluster;
 use crate::config::settings::Settings;
 use crate::env::Environment;
-use crate::fault::Fault;
+use crate::fault::{Fault, Faults};
 use crate::nodes::Nodes;
 use crate::signals::Signals;
 
 fn main() -> ExitCode {
     match start() {
         Ok(code) => code,
-        Err(fault) => {
-            complain(&fault);
+        Err(faults) => {
+            faults.iter().for_each(|fault| complain(fault));
             ExitCode::from(fault::EXIT_CODE)
         }
     }
 }
 
-fn start() -> Result<ExitCode, Fault> {
+fn start() -> Result<ExitCode, Faults> {
     // Arguments that are not Unicode cannot be one of ours.
     let line = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
     match args::parse(line)? {
@@ -48,13 +50,13 @@ fn start() -> Result<ExitCode, Fault> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn dispatch(cli: Cli, notes: Vec<String>) -> Result<ExitCode, Fault> {
+fn dispatch(cli: Cli, notes: Vec<String>) -> Result<ExitCode, Faults> {
     match cli.command {
         None => run(&cli.run, notes),
         Some(Command::Run(run_args)) => run(&run_args, notes),
-        Some(Command::Check(run_args)) => {
-            let settings = Settings::read(&run_args, Environment::of_process()?)?;
-            check(&settings)
+        Some(Command::Check(check_args)) => {
+            let settings = Settings::read(&check_args.run, Environment::of_process()?)?;
+            on_runtime(check(settings, notes, check_args.offline))
         }
         #[cfg(feature = "quickstart")]
         Some(Command::Quickstart(quickstart_args)) => {
@@ -72,8 +74,9 @@ fn dispatch(cli: Cli, notes: Vec<String>) -> Result<ExitCode, Fault> {
     }
 }
 
-fn run(args: &RunArgs, mut notes: Vec<String>) -> Result<ExitCode, Fault> {
+fn run(args: &RunArgs, mut notes: Vec<String>) -> Result<ExitCode, Faults> {
     let mut settings = Settings::read(args, Environment::of_process()?)?;
+    refuse_unbuilt(&settings)?;
     notes.append(&mut settings.notes);
     telemetry::start(&settings.log)?;
     for note in notes {
@@ -82,8 +85,28 @@ fn run(args: &RunArgs, mut notes: Vec<String>) -> Result<ExitCode, Fault> {
     on_runtime(daemon(settings))
 }
 
+/// What can be set and is not built yet.
+fn refuse_unbuilt(settings: &Settings) -> Result<(), Faults> {
+    let mut faults = Faults::default();
+    let tracing = settings.tracing.as_ref().map(|tracing| tracing.endpoint.to_string());
+    let bootstrap = &settings.cluster.bootstrap;
+    let bootstrap =
+        bootstrap.as_ref().map(|b| format!("{}, {}", b.kubeconfig.display(), b.cert_dir.display()));
+    for (key, value) in [
+        ("tracing", tracing),
+        ("cluster.bootstrapKubeconfig", bootstrap),
+        ("admin.listen", settings.admin.map(|address| address.to_string())),
+    ] {
+        if let Some(value) = value {
+            let place = format!("in {} ({key})", settings.source);
+            faults.push(Fault::new(format!("not built yet: {value}"), place, "leave it out"));
+        }
+    }
+    faults.or(())
+}
+
 /// Runs the nodes until they are told to end, or one fails.
-async fn daemon(settings: Settings) -> Result<ExitCode, Fault> {
+async fn daemon(settings: Settings) -> Result<ExitCode, Faults> {
     let signals = Signals::take()?;
     let shutdown = Shutdown::new();
     let work = async {
@@ -133,7 +156,7 @@ async fn watch_start(settings: &Settings, cluster: &Cluster, shutdown: &Shutdown
 }
 
 /// Runs to its end on a runtime of its own.
-fn on_runtime(work: impl Future<Output = Result<ExitCode, Fault>>) -> Result<ExitCode, Fault> {
+fn on_runtime(work: impl Future<Output = Result<ExitCode, Faults>>) -> Result<ExitCode, Faults> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -144,15 +167,18 @@ fn on_runtime(work: impl Future<Output = Result<ExitCode, Fault>>) -> Result<Exi
     outcome
 }
 
-/// Reads everything that can be read without a cluster.
-fn check(settings: &Settings) -> Result<ExitCode, Fault> {
-    telemetry::filter(&settings.log.level)?;
-    for note in &settings.notes {
-        complain(note);
+/// Says what is in order on standard output, and what is not on standard error.
+async fn check(mut settings: Settings, mut notes: Vec<String>, offline: bool) -> Result<ExitCode, Faults> {
+    notes.append(&mut settings.notes);
+    settings.notes = notes;
+    let report = check::check(&settings, offline).await;
+    for good in &report.good {
+        say(&format!("ok: {good}\n"));
     }
-    let names: Vec<&str> = settings.nodes.iter().map(|node| node.config.name.as_str()).collect();
-    say(&format!("{} is valid: {} node(s): {}\n", settings.source, names.len(), names.join(", ")));
-    Ok(ExitCode::SUCCESS)
+    for note in &report.notes {
+        say(&format!("note: {note}\n"));
+    }
+    report.faults.or(ExitCode::SUCCESS)
 }
 
 /// To standard output; a closed pipe is the reader's wish.

@@ -22,7 +22,7 @@ use crate::config::scalar::{Address, NodeName};
 use crate::config::settings::{LogSettings, Settings};
 use crate::config::{File, LogFormat};
 use crate::env::Environment;
-use crate::fault::{Fault, chain};
+use crate::fault::{Fault, Faults, chain};
 use crate::nodes::Nodes;
 use crate::signals::Signals;
 
@@ -47,7 +47,7 @@ pub(crate) struct QuickstartArgs {
 const NODE: &str = "virtual-1";
 
 /// Runs the quickstart.
-pub(crate) async fn run(args: QuickstartArgs) -> Result<ExitCode, Fault> {
+pub(crate) async fn run(args: QuickstartArgs) -> Result<ExitCode, Faults> {
     let mut signals = Signals::take()?;
     let progress = Progress::start();
     let mut stage = Stage::default();
@@ -163,7 +163,7 @@ async fn play(
 }
 
 /// What `vk-node run` would be told on a command line.
-fn settings(kubeconfig: &Path, log_level: &str) -> Result<Settings, Fault> {
+fn settings(kubeconfig: &Path, log_level: &str) -> Result<Settings, Faults> {
     let node_name = NODE.parse::<NodeName>().map_err(|error| Fault::new(error, "", ""))?;
     let loopback = Address(Ipv4Addr::LOCALHOST.into());
     let flags = Flags {

@@ -9,6 +9,7 @@ use futures::StreamExt;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
+use jiff::fmt::rfc2822::DateTimePrinter;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -54,10 +55,17 @@ async fn handle(State(server): State<ApiServer>, request: Request) -> Response {
             .unwrap_or_else(|e| ApiError::internal(&e.to_string()).into_response());
     }
     let (parts, body) = request.into_parts();
-    match answer(&server, parts, body).await {
+    let mut response = match answer(&server, parts, body).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
+    };
+    // The server's own clock, which may be far from the machine's.
+    if let Ok(date) = DateTimePrinter::new().timestamp_to_rfc9110_string(&server.clock().now())
+        && let Ok(date) = http::HeaderValue::try_from(date)
+    {
+        response.headers_mut().entry(header::DATE).or_insert(date);
     }
+    response
 }
 
 async fn answer(server: &ApiServer, parts: Parts, body: Body) -> Result<Response, ApiError> {

@@ -71,7 +71,9 @@ impl CallError {
         }
     }
 
-    pub(crate) fn is_forbidden(&self) -> bool {
+    /// Whether our permissions do not suffice.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
         self.code() == Some(403)
     }
 

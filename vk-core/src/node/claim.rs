@@ -207,6 +207,34 @@ pub(crate) async fn claim(context: &NodeContext) -> Result<Claim, ClaimError> {
     }
 }
 
+/// Who holds a node's name as far as its lease tells now; `None` is nobody, or `instance` itself.
+///
+/// For a look before anything is done: [`ensure_registered`](super::ensure_registered) claims the name, and watches
+/// a doubtful lease before it does.
+///
+/// # Errors
+/// [`CallError`] when the lease cannot be read; a lease that is not there is `None`.
+pub async fn present_holder(
+    client: &kube::Client,
+    node: &str,
+    instance: &Instance,
+) -> Result<Option<String>, CallError> {
+    let api: Api<Lease> = Api::namespaced(client.clone(), LEASE_NAMESPACE);
+    let Some(lease) = call(api.get_opt(node)).await? else { return Ok(None) };
+    let form =
+        LeaseForm { node: node.to_owned(), instance: instance.clone(), duration: Duration::from_secs(40) };
+    let seconds = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds).unwrap_or(40);
+    let expires =
+        renewed_at(&lease).and_then(|at| at.checked_add(SignedDuration::from_secs(seconds.into())).ok());
+    let expired = expires.is_none_or(|at| at < Timestamp::now());
+    Ok(match form.title(&lease) {
+        Title::Free => None,
+        Title::Held(holder) => Some(holder),
+        Title::Other(holder) => Some(holder).filter(|_| !expired),
+        Title::Unmarked => Some(UNMARKED.to_owned()).filter(|_| !expired),
+    })
+}
+
 /// A lease under observation.
 struct Watched {
     renewed: Option<Timestamp>,

@@ -1,10 +1,12 @@
 //! Go Virtual Kubelet's flags: those of `cmd/virtual-kubelet` and of the older `node-cli` that are not ours
 //! too. None is refused, and none is dropped in silence.
 
+use std::str::FromStr;
+
 use clap::Args;
 
 use crate::args::Flags;
-use crate::config::scalar::Period;
+use crate::config::scalar::{Period, Ratio};
 
 /// Flags that only Go Virtual Kubelet has.
 #[derive(Args, Clone, Debug, Default)]
@@ -45,17 +47,33 @@ pub(crate) struct GoFlags {
     #[arg(long, hide = true, value_delimiter = ',')]
     pub(crate) trace_exporter: Vec<String>,
     #[arg(long, hide = true)]
-    pub(crate) trace_service_name: Option<String>,
-    #[arg(long, hide = true, value_delimiter = ',')]
-    pub(crate) trace_tag: Vec<String>,
-    #[arg(long, hide = true)]
-    pub(crate) trace_sample_rate: Option<String>,
+    pub(crate) trace_sample_rate: Option<SampleRate>,
     #[arg(long, hide = true)]
     pub(crate) trace_zpages_addr: Option<String>,
 }
 
+/// Go's `--trace-sample-rate`: `always`, `never`, or a percentage.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct SampleRate(Ratio);
+
+impl FromStr for SampleRate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let percent =
+            match text.to_lowercase().as_str() {
+                "always" | "" => 100,
+                "never" => 0,
+                number => number.parse().ok().filter(|percent| *percent <= 100_u8).ok_or_else(|| {
+                    format!("bad rate {text:?}: it is always, never, or a whole percentage")
+                })?,
+            };
+        Ok(Self(Ratio(f64::from(percent) / 100.0)))
+    }
+}
+
 const NO_STREAMS: &str = "exec, attach and port-forward are not served yet";
-const NO_TRACES: &str = "this build exports no traces";
+const NO_EXPORTERS: &str = "traces go out by OTLP alone, see --otlp-endpoint";
 
 impl Flags {
     /// Turns Go's flags into ours, and says so in one line each. A flag of ours that is given too wins.
@@ -71,6 +89,9 @@ impl Flags {
         renamed(go.full_resync_period.is_some(), "full-resync-period", "drift-check-interval");
         renamed(go.client_verify_ca.is_some(), "client-verify-ca", "client-ca-file");
         renamed(go.no_verify_clients.is_some(), "no-verify-clients", "insecure-allow-anonymous");
+        renamed(go.trace_sample_rate.is_some(), "trace-sample-rate", "trace-sample-ratio");
+        self.trace_sample_ratio =
+            self.trace_sample_ratio.or(go.trace_sample_rate.map(|SampleRate(rate)| rate));
         self.pod_workers = self.pod_workers.or(go.pod_sync_workers);
         self.drift_check_interval = self.drift_check_interval.or(go.full_resync_period);
         self.client_ca_file = self.client_ca_file.take().or(go.client_verify_ca.map(Into::into));
@@ -91,7 +112,7 @@ impl Flags {
         nothing(
             go.metrics_addr.is_some(),
             "metrics-addr",
-            "metrics are served on the kubelet API's port; see --anonymous-metrics",
+            "the daemon's own metrics are served at --admin-listen, the pods' at the kubelet API",
         );
         nothing(go.namespace.is_some(), "namespace", "a node runs the pods of every namespace");
         nothing(
@@ -117,11 +138,8 @@ impl Flags {
                 "how long reviews are remembered is fixed, as the kubelet's defaults",
             );
         }
-        nothing(!go.trace_exporter.is_empty(), "trace-exporter", NO_TRACES);
-        nothing(go.trace_service_name.is_some(), "trace-service-name", NO_TRACES);
-        nothing(!go.trace_tag.is_empty(), "trace-tag", NO_TRACES);
-        nothing(go.trace_sample_rate.is_some(), "trace-sample-rate", NO_TRACES);
-        nothing(go.trace_zpages_addr.is_some(), "trace-zpages-addr", NO_TRACES);
+        nothing(!go.trace_exporter.is_empty(), "trace-exporter", NO_EXPORTERS);
+        nothing(go.trace_zpages_addr.is_some(), "trace-zpages-addr", NO_EXPORTERS);
         notes
     }
 }
@@ -206,7 +224,7 @@ mod tests {
             ),
             (
                 "--metrics-addr=:10255",
-                "--metrics-addr does nothing here: metrics are served on the kubelet API's port; see --anonymous-metrics",
+                "--metrics-addr does nothing here: the daemon's own metrics are served at --admin-listen, the pods' at the kubelet API",
             ),
             ("--namespace=default", "--namespace does nothing here: a node runs the pods of every namespace"),
             (
@@ -223,16 +241,14 @@ mod tests {
                 "--authorization-webhook-cache-authorized-ttl=5m",
                 "--authorization-webhook-cache-authorized-ttl does nothing here: how long reviews are remembered is fixed, as the kubelet's defaults",
             ),
-            ("--trace-exporter=jaeger", "--trace-exporter does nothing here: this build exports no traces"),
             (
-                "--trace-service-name=x",
-                "--trace-service-name does nothing here: this build exports no traces",
+                "--trace-exporter=jaeger",
+                "--trace-exporter does nothing here: traces go out by OTLP alone, see --otlp-endpoint",
             ),
-            ("--trace-tag=a=b", "--trace-tag does nothing here: this build exports no traces"),
-            (
-                "--trace-sample-rate=100",
-                "--trace-sample-rate does nothing here: this build exports no traces",
-            ),
+            ("--trace-service-name=x", ""),
+            ("--trace-tag=a=b", ""),
+            ("--trace-sample-rate=100", "--trace-sample-rate is deprecated: use --trace-sample-ratio"),
+            ("--trace-sample-rate=never", "--trace-sample-rate is deprecated: use --trace-sample-ratio"),
             ("--klog.v=2", "--klog.v does nothing here: use --log-level"),
             ("--klog.logtostderr", "--klog.logtostderr does nothing here: use --log-level"),
         ];

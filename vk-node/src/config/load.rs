@@ -64,17 +64,56 @@ pub(crate) fn parse_section<T: DeserializeOwned>(
     serde_path_to_error::deserialize::<_, T>(value).map_err(|error| {
         let below = error.path().to_string();
         let whole = if below == "." { path.to_owned() } else { format!("{path}.{below}") };
-        let message = one_line(&error.into_inner().to_string());
-        let place = format!("in {source} ({whole})");
-        // serde's own text for an unknown field, which is the same in every format.
-        match message.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`')) {
-            Some((field, rest)) => {
-                let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
-                unknown_key(field, &known, place)
-            }
-            None => split_message(&message, place),
-        }
+        explain_value(&error.into_inner().to_string(), format!("in {source} ({whole})"))
     })
+}
+
+/// What serde says about a value of any format, which is the same text in all of them, as a fault.
+pub(crate) fn explain_value(message: &str, place: String) -> Fault {
+    let message = one_line(message);
+    if let Some((field, rest)) = message.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'))
+    {
+        let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
+        return unknown_key(field, &known, place);
+    }
+    if let Some((variant, rest)) =
+        message.strip_prefix("unknown variant `").and_then(|rest| rest.split_once('`'))
+    {
+        let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
+        return Fault::new(
+            format!("unknown value {variant:?}"),
+            place,
+            format!("it is {}", known.join(" or ")),
+        );
+    }
+    if let Some(field) = message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
+        return Fault::new(format!("missing key {field:?}"), place, "add it");
+    }
+    for kind in ["invalid type: ", "invalid value: "] {
+        if let Some((unexpected, expected)) =
+            message.strip_prefix(kind).and_then(|rest| rest.rsplit_once(", expected "))
+        {
+            return Fault::new(
+                format!("wrong value, {},", unexpected.replace('`', "")),
+                place,
+                format!("expected {}", in_words(expected)),
+            );
+        }
+    }
+    split_message(&message, place)
+}
+
+/// Rust's names of what a key takes, as a reader of YAML knows them.
+fn in_words(expected: &str) -> &str {
+    match expected {
+        "u8" => "a whole number, 0 to 255",
+        "u16" => "a whole number, 0 to 65535",
+        "u32" | "u64" | "usize" => "a whole number, 0 or more",
+        "f64" => "a number",
+        "a boolean" => "true or false",
+        other if other.starts_with("struct ") => "keys with their values",
+        other => other,
+    }
 }
 
 fn explain(error: &serde_saphyr::Error, path: &str, source: &str) -> Fault {
@@ -85,6 +124,8 @@ fn explain(error: &serde_saphyr::Error, path: &str, source: &str) -> Fault {
         .map_or(String::new(), |l| format!(":{l}"));
     // The tracker's sign for a key it did not get to see.
     let path = path.trim_end_matches('?').trim_end_matches('.');
+    // Below a key that it did not see, the rest of the path leads nowhere.
+    let path = if path.contains('?') { "" } else { path };
     let place = match path {
         "" => format!("in {source}{line}"),
         path => format!("in {source}{line} ({path})"),

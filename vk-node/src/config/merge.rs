@@ -7,11 +7,19 @@ use std::time::Duration;
 
 use crate::args::Flags;
 use crate::config::node::{DefaultTaint, set};
-use crate::config::scalar::{Address, LabelKey, NodeName, Period, TaintSpec};
-use crate::config::settings::{ClusterSettings, KubeletApiSettings, LogSettings, NodeSettings, Settings};
-use crate::config::{Cluster, File, KubeletApi, Log, LogFormat, Node, ProviderSection, Shared};
+use crate::config::scalar::{
+    Address, LabelKey, NodeName, OperatingSystem, Period, Ratio, Socket, TaintSpec, Text, Url,
+};
+use crate::config::settings::{
+    BootstrapSettings, ClusterSettings, KubeletApiSettings, LogSettings, NodeSettings, Settings,
+    TracingSettings,
+};
+use crate::config::{
+    Admin, Cluster, File, KubeletApi, Log, LogFormat, Node, ProviderSection, Shared, Tracing,
+};
 use crate::env::{Environment, TaintParts};
-use crate::fault::Fault;
+use crate::fault::{Fault, Faults};
+use crate::telemetry;
 
 /// See [`Settings::merge`].
 pub(super) fn merge(
@@ -19,18 +27,21 @@ pub(super) fn merge(
     source: String,
     mut flags: Flags,
     environment: Environment,
-) -> Result<Settings, Fault> {
+) -> Result<Settings, Faults> {
+    let mut faults = Faults::default();
     let mut notes = flags.translate();
     notes.extend(environment.notes);
     let mut draft = Draft::from_file(file, source);
     for layer in std::iter::once(flags).chain(environment.layers) {
-        draft.apply(layer, &mut notes)?;
+        draft.apply(layer, &mut notes, &mut faults);
     }
     draft.cluster.kubeconfig = draft.cluster.kubeconfig.or(environment.default_kubeconfig.map(PathBuf::from));
+    draft.tracing.endpoint = draft.tracing.endpoint.or(environment.default_otlp_endpoint);
     set(&mut draft.taint.key, environment.taint.key);
     set(&mut draft.taint.value, environment.taint.value);
     set(&mut draft.taint.effect, environment.taint.effect);
-    draft.finish(environment.default_node_name.as_deref(), notes)
+    let settings = draft.finish(environment.default_node_name.as_deref(), notes, &mut faults);
+    faults.or(settings)
 }
 
 /// The settings while the layers are applied.
@@ -38,11 +49,14 @@ struct Draft {
     source: String,
     cluster: Cluster,
     kubelet_api: KubeletApi,
+    admin: Admin,
     log: Log,
+    tracing: Tracing,
     instance: Option<String>,
     nodes: Vec<DraftNode>,
     provider_file: Option<PathBuf>,
-    os: Option<String>,
+    /// Where the file says its backend's settings twice.
+    doubled: Option<String>,
     taint: TaintParts,
 }
 
@@ -55,6 +69,11 @@ struct DraftNode {
 
 impl Draft {
     fn from_file(file: File, source: String) -> Self {
+        let doubled = file.provider_config.as_ref().and_then(|_| {
+            let own = file.nodes.iter().filter_map(|node| node.provider.as_ref());
+            let section = file.provider.iter().chain(own).find(|section| section.has_settings())?;
+            Some(format!("provider.{}", section.name))
+        });
         let provider = file.provider.map(|section| {
             let path = format!("provider.{}", section.name);
             (section, path)
@@ -72,21 +91,30 @@ impl Draft {
             source,
             cluster: file.cluster,
             kubelet_api: file.kubelet_api,
+            admin: file.admin,
             log: file.log,
+            tracing: file.tracing,
             instance: file.instance,
             nodes,
-            provider_file: None,
-            os: None,
+            provider_file: file.provider_config,
+            doubled,
             taint: TaintParts::default(),
         }
     }
 
-    fn apply(&mut self, layer: Flags, notes: &mut Vec<String>) -> Result<(), Fault> {
+    fn apply(&mut self, layer: Flags, notes: &mut Vec<String>, faults: &mut Faults) {
         set(&mut self.cluster.kubeconfig, layer.kubeconfig);
         set(&mut self.cluster.context, layer.context);
         set(&mut self.cluster.server, layer.server);
+        set(&mut self.cluster.bootstrap_kubeconfig, layer.bootstrap_kubeconfig);
+        set(&mut self.cluster.cert_dir, layer.cert_dir);
         set(&mut self.cluster.connect_timeout, layer.connect_timeout);
         set(&mut self.cluster.startup_timeout, layer.startup_timeout);
+        set(&mut self.admin.listen, layer.admin_listen);
+        set(&mut self.tracing.endpoint, layer.otlp_endpoint);
+        set(&mut self.tracing.sample_ratio, layer.trace_sample_ratio);
+        set(&mut self.tracing.service_name, layer.trace_service_name);
+        self.tracing.attributes.extend(layer.trace_attribute);
         let api = &mut self.kubelet_api;
         set(&mut api.listen, layer.listen);
         set(&mut api.cert_file, layer.tls_cert_file);
@@ -101,7 +129,6 @@ impl Draft {
         set(&mut self.log.level, layer.log_level);
         set(&mut self.log.format, layer.log_format);
         set(&mut self.provider_file, layer.provider_config);
-        set(&mut self.os, layer.os.map(|os| os.to_lowercase()));
 
         if let Some(port) = layer.port {
             api.port = Some(port);
@@ -112,16 +139,14 @@ impl Draft {
         if let Some(name) = layer.nodename {
             match &mut self.nodes[..] {
                 [only] => only.name = Some(name),
-                several => {
-                    return Err(Fault::new(
-                        format!("one node name, {:?}, for {} nodes", name.0, several.len()),
-                        format!("in --nodename, beside {}", self.source),
-                        "name the nodes in the file alone",
-                    ));
-                }
+                several => faults.push(Fault::new(
+                    format!("one node name, {:?}, for {} nodes", name.0, several.len()),
+                    format!("in --nodename, beside {}", self.source),
+                    "name the nodes in the file alone",
+                )),
             }
         }
-        let taints = self.taints_of(&layer.taint, notes)?;
+        let taints = faults.keep(self.taints_of(&layer.taint, notes)).flatten();
         for node in &mut self.nodes {
             if let Some(name) = &layer.provider {
                 // The file's settings stay where they are for that very backend.
@@ -145,13 +170,33 @@ impl Draft {
                 Some(false) if shared.taints.as_ref().is_some_and(Vec::is_empty) => shared.taints = None,
                 _ => {}
             }
-            set(&mut shared.pod_workers, layer.pod_workers);
-            set(&mut shared.drift_check_interval, layer.drift_check_interval);
-            set(&mut shared.deregister, layer.deregister);
-            set(&mut shared.drain, layer.drain);
-            set(&mut shared.drain_timeout, layer.drain_timeout);
+            set(&mut shared.os, layer.os.clone());
+            set(&mut shared.kubelet_version, layer.kubelet_version.clone());
+            macro_rules! set_all {
+                ($($field:ident),* $(,)?) => {$( set(&mut shared.$field, layer.$field); )*};
+            }
+            set_all!(
+                pod_workers,
+                provider_calls,
+                provider_timeout,
+                drift_check_interval,
+                ping_interval,
+                ping_timeout,
+                status_report_interval,
+                lease_duration,
+                min_backoff,
+                max_backoff,
+                creation_grace,
+                deletion_slack,
+                pending_status_delay,
+                mass_absence_percent,
+                mass_absence_floor,
+                normal_events_per_second,
+                deregister,
+                drain,
+                drain_timeout,
+            );
         }
-        Ok(())
     }
 
     /// `--taint` takes a taint, and Go's form: a key alone, for the provider's own taint.
@@ -160,10 +205,7 @@ impl Draft {
         given: &[String],
         notes: &mut Vec<String>,
     ) -> Result<Option<Vec<TaintSpec>>, Fault> {
-        let fault = |message: String| {
-            let (what, remedy) = message.split_once("\": ").unwrap_or((&message, "correct it"));
-            Fault::new(format!("{what}\""), "in --taint", remedy)
-        };
+        let fault = |message: String| Fault::of_scalar(&message, "in --taint");
         let mut taints = Vec::new();
         for text in given {
             if text.contains([':', '=']) {
@@ -179,137 +221,204 @@ impl Draft {
         Ok((!taints.is_empty()).then_some(taints))
     }
 
-    fn finish(self, default_name: Option<&str>, said: Vec<String>) -> Result<Settings, Fault> {
-        let server = self
-            .cluster
-            .server
-            .map(|url| {
-                url.parse::<http::Uri>().ok().filter(|uri| uri.scheme().is_some()).ok_or_else(|| {
-                    Fault::new(
-                        format!("bad URL {url:?}"),
-                        place("cluster.server", &self.source),
-                        "write it like https://192.0.2.1:6443",
-                    )
-                })
-            })
-            .transpose()?;
-        let serving = match (self.kubelet_api.cert_file, self.kubelet_api.key_file) {
-            (Some(cert), Some(key)) => Some((cert, key)),
-            (None, None) => None,
-            (cert, _) => {
-                let (have, want, flag) = if cert.is_some() {
-                    ("certFile", "keyFile", "--tls-private-key-file")
-                } else {
-                    ("keyFile", "certFile", "--tls-cert-file")
-                };
-                return Err(Fault::new(
-                    format!("{have} without {want}"),
-                    place("kubeletApi", &self.source),
-                    format!("add {want}, or {flag}"),
-                ));
-            }
-        };
-
-        let mut nodes = Vec::new();
-        let first_port = self.kubelet_api.port.unwrap_or(10250);
-        let mut names = BTreeSet::new();
-        let mut ports = BTreeSet::new();
-        let several = self.nodes.len() > 1;
-        for (index, draft) in self.nodes.into_iter().enumerate() {
-            let path = if several { format!("nodes[{index}]") } else { "nodes".to_owned() };
-            let name = match (draft.name, default_name) {
-                (Some(NodeName(name)), _) => name,
-                (None, Some(name)) => {
-                    let NodeName(name) = name.parse().map_err(|message: String| {
-                        let (what, remedy) = message.split_once("\": ").unwrap_or((&message, "correct it"));
-                        Fault::new(format!("{what}\""), "in the variable DEFAULT_NODE_NAME", remedy)
-                    })?;
-                    name
-                }
-                (None, None) => "virtual-kubelet".to_owned(),
-            };
-            let Some((provider, provider_path)) = draft.provider else {
-                return Err(Fault::new(
-                    "no provider",
-                    place("provider", &self.source),
-                    "add provider: mock to the file, or --provider mock",
-                ));
-            };
-            let port = match draft.port {
-                Some(port) => port,
-                // Port 0 is any free port, for each node.
-                None if first_port == 0 => 0,
-                None => {
-                    u16::try_from(index).ok().and_then(|n| first_port.checked_add(n)).ok_or_else(|| {
-                        Fault::new(
-                            format!("no port left for node {name:?}"),
-                            place(&path, &self.source),
-                            "give the nodes ports of their own",
-                        )
-                    })?
-                }
-            };
-            if !names.insert(name.clone()) {
-                return Err(Fault::new(
-                    format!("two nodes called {name:?}"),
-                    place(&format!("{path}.name"), &self.source),
-                    "give each a name of its own",
-                ));
-            }
-            if port != 0 && !ports.insert(port) {
-                return Err(Fault::new(
-                    format!("port {port} for two nodes"),
-                    place(&format!("{path}.port"), &self.source),
-                    "give each a port of its own, or leave the port out",
-                ));
-            }
-            let taint = DefaultTaint { parts: &self.taint, provider: &provider.name };
-            let config = draft.shared.into_config(name, port, &taint).map_err(|(key, what, fix)| {
-                let path = format!("nodeDefaults.{key}");
-                Fault::new(what, place(&path, &self.source), fix)
-            })?;
-            let provider_file = self.provider_file.clone();
-            let os = self.os.clone();
-            nodes.push(NodeSettings { config, provider, os, provider_file, provider_path });
+    /// The settings, with faults for what does not go together.
+    fn finish(self, default_name: Option<&str>, said: Vec<String>, faults: &mut Faults) -> Settings {
+        if let Some(path) = self.doubled.as_ref().filter(|_| self.provider_file.is_some()) {
+            faults.push(Fault::new(
+                "settings below the provider's name, and in a file of its own",
+                place(&format!("{path}, providerConfig"), &self.source),
+                "keep one of the two",
+            ));
+        }
+        let bootstrap = self.bootstrap(faults);
+        let serving = self.serving(faults);
+        let nodes = Self::nodes(
+            self.nodes,
+            self.kubelet_api.port.unwrap_or(10250),
+            default_name,
+            &self.taint,
+            self.provider_file.as_ref(),
+            &self.source,
+            faults,
+        );
+        let listen =
+            self.kubelet_api.listen.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Address(address)| address);
+        let admin = self.admin.listen.map(|Socket(address)| address);
+        if let Some(admin) = admin
+            && let Some(node) =
+                nodes.iter().find(|node| node.config.port == admin.port() && admin.port() != 0)
+            && (admin.ip() == listen || admin.ip().is_unspecified() || listen.is_unspecified())
+        {
+            faults.push(Fault::new(
+                format!("port {} for the admin port and for node {:?}", admin.port(), node.config.name),
+                place("admin.listen", &self.source),
+                "give it a port of its own, such as 10248",
+            ));
         }
         let period = |value: Option<Period>, default: Duration| value.map_or(default, |Period(d)| d);
         let connect_timeout = period(self.cluster.connect_timeout, Duration::from_secs(10));
         if connect_timeout.is_zero() {
-            return Err(Fault::new(
+            faults.push(Fault::new(
                 "connectTimeout of 0",
                 place("cluster.connectTimeout", &self.source),
                 "give the API server some time, such as 10s",
             ));
         }
-        Ok(Settings {
+        let log = LogSettings {
+            level: self.log.level.unwrap_or_else(|| "info".to_owned()),
+            format: self.log.format.unwrap_or(LogFormat::Text),
+        };
+        faults.keep(telemetry::filter(&log.level).map(drop));
+        Settings {
             cluster: ClusterSettings {
                 kubeconfig: self.cluster.kubeconfig,
                 context: self.cluster.context,
-                server,
+                bootstrap,
+                server: self.cluster.server.map(|Url(url)| url),
                 connect_timeout,
                 startup_timeout: Some(period(self.cluster.startup_timeout, Duration::ZERO))
                     .filter(|timeout| !timeout.is_zero()),
             },
             kubelet_api: KubeletApiSettings {
-                listen: self
-                    .kubelet_api
-                    .listen
-                    .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Address(address)| address),
+                listen,
                 serving,
                 client_ca: self.kubelet_api.client_ca_file,
                 trusted_clients: self.kubelet_api.trusted_clients,
                 anonymous_metrics: self.kubelet_api.anonymous_metrics.unwrap_or(false),
                 insecure_allow_anonymous: self.kubelet_api.insecure_allow_anonymous.unwrap_or(false),
             },
-            log: LogSettings {
-                level: self.log.level.unwrap_or_else(|| "info".to_owned()),
-                format: self.log.format.unwrap_or(LogFormat::Text),
-            },
+            admin,
+            log,
+            tracing: self.tracing.endpoint.map(|Url(endpoint)| TracingSettings {
+                endpoint,
+                sample_ratio: self.tracing.sample_ratio.map_or(1.0, |Ratio(ratio)| ratio),
+                service_name: self.tracing.service_name.unwrap_or_else(|| "vk-node".to_owned()),
+                attributes: self.tracing.attributes.into_iter().map(|(Text(k), Text(v))| (k, v)).collect(),
+            }),
             instance: self.instance.filter(|instance| !instance.is_empty()),
             nodes,
             source: self.source,
             notes: said,
+        }
+    }
+
+    fn bootstrap(&self, faults: &mut Faults) -> Option<BootstrapSettings> {
+        let kubeconfig = self.cluster.bootstrap_kubeconfig.clone()?;
+        let path = "cluster.bootstrapKubeconfig";
+        if self.cluster.kubeconfig.is_none() {
+            faults.push(Fault::new(
+                "bootstrapKubeconfig without kubeconfig",
+                place(path, &self.source),
+                "say with cluster.kubeconfig or --kubeconfig where to write the node's own",
+            ));
+        }
+        if self.nodes.len() > 1 {
+            faults.push(Fault::new(
+                format!("one node identity for {} nodes", self.nodes.len()),
+                place(path, &self.source),
+                "run one daemon for each node, or use a service account for all of them",
+            ));
+        }
+        let cert_dir = self.cluster.cert_dir.clone();
+        Some(BootstrapSettings {
+            kubeconfig,
+            cert_dir: cert_dir.unwrap_or_else(|| PathBuf::from("/var/lib/vk-node/pki")),
         })
+    }
+
+    fn serving(&self, faults: &mut Faults) -> Option<(PathBuf, PathBuf)> {
+        let (have, want, flag) = match (&self.kubelet_api.cert_file, &self.kubelet_api.key_file) {
+            (Some(cert), Some(key)) => return Some((cert.clone(), key.clone())),
+            (None, None) => return None,
+            (Some(_), None) => ("certFile", "keyFile", "--tls-private-key-file"),
+            (None, Some(_)) => ("keyFile", "certFile", "--tls-cert-file"),
+        };
+        faults.push(Fault::new(
+            format!("{have} without {want}"),
+            place("kubeletApi", &self.source),
+            format!("add {want}, or {flag}"),
+        ));
+        None
+    }
+
+    fn nodes(
+        drafts: Vec<DraftNode>,
+        first_port: u16,
+        default_name: Option<&str>,
+        taint: &TaintParts,
+        provider_file: Option<&PathBuf>,
+        source: &str,
+        faults: &mut Faults,
+    ) -> Vec<NodeSettings> {
+        let mut nodes = Vec::new();
+        let mut names = BTreeSet::new();
+        let mut ports = BTreeSet::new();
+        let several = drafts.len() > 1;
+        for (index, draft) in drafts.into_iter().enumerate() {
+            let path = if several { format!("nodes[{index}]") } else { "nodes".to_owned() };
+            let name = match (draft.name, default_name) {
+                (Some(NodeName(name)), _) => name,
+                (None, Some(name)) => {
+                    let read = name.parse().map_err(|message: String| {
+                        Fault::of_scalar(&message, "in the variable DEFAULT_NODE_NAME")
+                    });
+                    faults.keep(read).map_or_else(|| name.to_owned(), |NodeName(name)| name)
+                }
+                (None, None) => "virtual-kubelet".to_owned(),
+            };
+            let provider = draft.provider.unwrap_or_else(|| {
+                faults.push(Fault::new(
+                    "no provider",
+                    place("provider", source),
+                    "add provider: mock to the file, or --provider mock",
+                ));
+                (ProviderSection::named(""), "provider".to_owned())
+            });
+            let (provider, provider_path) = provider;
+            let port = match draft.port {
+                Some(port) => port,
+                // Port 0 is any free port, for each node.
+                None if first_port == 0 => 0,
+                None => {
+                    u16::try_from(index).ok().and_then(|n| first_port.checked_add(n)).unwrap_or_else(|| {
+                        faults.push(Fault::new(
+                            format!("no port left for node {name:?}"),
+                            place(&path, source),
+                            "give the nodes ports of their own",
+                        ));
+                        0
+                    })
+                }
+            };
+            if !names.insert(name.clone()) {
+                faults.push(Fault::new(
+                    format!("two nodes called {name:?}"),
+                    place(&format!("{path}.name"), source),
+                    "give each a name of its own",
+                ));
+            }
+            if port != 0 && !ports.insert(port) {
+                faults.push(Fault::new(
+                    format!("port {port} for two nodes"),
+                    place(&format!("{path}.port"), source),
+                    "give each a port of its own, or leave the port out",
+                ));
+            }
+            let taint = DefaultTaint { parts: taint, provider: &provider.name };
+            let os = draft.shared.os.clone().map(|OperatingSystem(os)| os);
+            let (config, wrong) = draft.shared.into_config(name, port, &taint);
+            for (key, what, fix) in wrong {
+                faults.push(Fault::new(what, place(&format!("nodeDefaults.{key}"), source), fix));
+            }
+            nodes.push(NodeSettings {
+                config,
+                provider,
+                os,
+                provider_file: provider_file.cloned(),
+                provider_path,
+            });
+        }
+        nodes
     }
 }
 
@@ -328,6 +437,7 @@ impl DraftNode {
         shared.annotations.extend(node.annotations);
         shared.capacity.extend(node.capacity);
         set(&mut shared.taints, node.taints);
+        set(&mut shared.os, node.os);
         let own = node.provider.map(|section| {
             let path = format!("nodes[{index}].provider.{}", section.name);
             (section, path)

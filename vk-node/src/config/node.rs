@@ -15,13 +15,14 @@ pub(super) struct DefaultTaint<'a> {
 }
 
 impl Shared {
-    /// The library's settings. A fault is its key, what is wrong, and what to do.
+    /// The library's settings. A fault is its key, what is wrong, and what to do; what is wrong keeps its default.
     pub(super) fn into_config(
         self,
         name: String,
         port: u16,
         default_taint: &DefaultTaint<'_>,
-    ) -> Result<NodeConfig, (&'static str, String, &'static str)> {
+    ) -> (NodeConfig, Vec<(&'static str, String, &'static str)>) {
+        let mut faults = Vec::new();
         let mut config = NodeConfig::new(name).with_port(port);
         config.addresses = self.addresses.into_iter().map(|Address(address)| address).collect();
         config.labels = self.labels.into_iter().map(|(LabelKey(k), LabelValue(v))| (k, v)).collect();
@@ -37,8 +38,13 @@ impl Shared {
                     Some(parts.value.as_deref().unwrap_or(default_taint.provider)),
                     parts.effect.as_deref().unwrap_or("NoSchedule"),
                 );
-                let TaintSpec(taint) = taint.map_err(|what| ("taints", what, "correct it"))?;
-                Some(vec![taint])
+                match taint {
+                    Ok(TaintSpec(taint)) => Some(vec![taint]),
+                    Err(what) => {
+                        faults.push(("taints", what, "correct it"));
+                        None
+                    }
+                }
             }
         };
         config.kubelet_version = self.kubelet_version;
@@ -52,14 +58,22 @@ impl Shared {
             ($($field:ident = $key:literal),*) => {$(
                 if let Some(Period(value)) = self.$field {
                     if value.is_zero() {
-                        return Err(($key, format!("{} of 0", $key), "give it a length, such as 10s"));
+                        faults.push(($key, format!("{} of 0", $key), "give it a length, such as 10s"));
+                    } else {
+                        config.$field = value;
                     }
-                    config.$field = value;
                 }
             )*};
         }
-        take!(pod_workers, mass_absence_percent, mass_absence_floor, normal_events_per_second);
+        take!(
+            pod_workers,
+            provider_calls,
+            mass_absence_percent,
+            mass_absence_floor,
+            normal_events_per_second
+        );
         take_period!(
+            provider_timeout = "providerTimeout",
             drift_check_interval = "driftCheckInterval",
             ping_interval = "pingInterval",
             ping_timeout = "pingTimeout",
@@ -69,7 +83,10 @@ impl Shared {
             max_backoff = "maxBackoff",
             drain_timeout = "drainTimeout"
         );
-        // Zero is a meaning of its own for these two.
+        // Zero is a meaning of its own for these.
+        if let Some(Period(value)) = self.deletion_slack {
+            config.deletion_slack = value;
+        }
         if let Some(Period(value)) = self.creation_grace {
             config.creation_grace = value;
         }
@@ -79,25 +96,27 @@ impl Shared {
         config.deregister_on_shutdown = self.deregister.unwrap_or(config.deregister_on_shutdown);
         config.drain_pods_on_shutdown = self.drain.unwrap_or(config.drain_pods_on_shutdown);
 
-        if config.pod_workers == 0 {
-            return Err(("podWorkers", "podWorkers of 0".to_owned(), "allow at least 1"));
+        for (key, value) in [("podWorkers", config.pod_workers), ("providerCalls", config.provider_calls)] {
+            if value == 0 {
+                faults.push((key, format!("{key} of 0"), "allow at least 1"));
+            }
         }
         if config.mass_absence_percent > 100 {
             let what = format!("massAbsencePercent of {}", config.mass_absence_percent);
-            return Err(("massAbsencePercent", what, "it is a share, 0 to 100"));
+            faults.push(("massAbsencePercent", what, "it is a share, 0 to 100"));
         }
         if config.lease_duration.as_secs() == 0 || config.lease_duration.subsec_nanos() != 0 {
             let what = format!("leaseDuration of {:?}", config.lease_duration);
-            return Err(("leaseDuration", what, "a lease has whole seconds, at least 1"));
+            faults.push(("leaseDuration", what, "a lease has whole seconds, at least 1"));
         }
         if config.min_backoff > config.max_backoff {
             let what = format!(
                 "minBackoff of {:?} beside a maxBackoff of {:?}",
                 config.min_backoff, config.max_backoff
             );
-            return Err(("minBackoff", what, "make it the smaller one"));
+            faults.push(("minBackoff", what, "make it the smaller one"));
         }
-        Ok(config)
+        (config, faults)
     }
 }
 

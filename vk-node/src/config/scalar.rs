@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ macro_rules! scalar {
     )*};
 }
 
-scalar!(Period, Amount, NodeName, LabelKey, LabelValue, Text, Address);
+scalar!(Period, Amount, NodeName, LabelKey, LabelValue, Text, Address, Socket, Url, Ratio, OperatingSystem);
 
 /// A length of time: `300ms`, `30s`, `1m30s`, `1h`, or `0`. A bare number has no unit and is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -270,7 +270,7 @@ where
 }
 
 /// An annotation's value or any other text that needs no rules.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Text(pub(crate) String);
 
 impl FromStr for Text {
@@ -292,6 +292,69 @@ impl FromStr for Address {
         text.parse()
             .map(Self)
             .map_err(|_| format!("bad address {text:?}: write it like 192.0.2.10 or 2001:db8::10"))
+    }
+}
+
+/// An IP address with a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Socket(pub(crate) SocketAddr);
+
+impl FromStr for Socket {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|_| {
+            format!("bad address {text:?}: write it like 127.0.0.1:10248, 0.0.0.0:10248 or [::]:10248")
+        })
+    }
+}
+
+/// An `http` or `https` URL with a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Url(pub(crate) http::Uri);
+
+impl FromStr for Url {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse::<http::Uri>()
+            .ok()
+            .filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
+            .map(Self)
+            .ok_or_else(|| format!("bad URL {text:?}: write it like https://192.0.2.1:6443"))
+    }
+}
+
+/// A share, 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Ratio(pub(crate) f64);
+
+impl FromStr for Ratio {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse()
+            .ok()
+            .filter(|share| (0.0..=1.0).contains(share))
+            .map(Self)
+            .ok_or_else(|| format!("bad share {text:?}: it is a number from 0 to 1, such as 0.1"))
+    }
+}
+
+/// A node's operating system, by Go's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OperatingSystem(pub(crate) String);
+
+impl FromStr for OperatingSystem {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let name = text.to_lowercase();
+        if ["linux", "windows"].contains(&name.as_str()) {
+            Ok(Self(name))
+        } else {
+            Err(format!("bad operating system {text:?}: it is linux or windows"))
+        }
     }
 }
 

@@ -3,16 +3,18 @@
 //! A later layer wins: file, flags, environment. `KUBECONFIG` and `DEFAULT_NODE_NAME` are no layer but
 //! defaults, as in kubectl and in Go Virtual Kubelet: a kubeconfig named in a flag is the one that is used.
 
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use vk_core::config::NodeConfig;
 
 use crate::args::{Flags, RunArgs};
+use crate::config::document::Document;
 use crate::config::{File, LogFormat, ProviderSection, load, merge};
 use crate::env::Environment;
-use crate::fault::Fault;
+use crate::fault::Faults;
 
 /// Everything, decided.
 #[derive(Clone, Debug)]
@@ -21,8 +23,12 @@ pub(crate) struct Settings {
     pub(crate) cluster: ClusterSettings,
     /// How the kubelet API is served.
     pub(crate) kubelet_api: KubeletApiSettings,
+    /// Where the daemon tells about itself.
+    pub(crate) admin: Option<SocketAddr>,
     /// What is logged.
     pub(crate) log: LogSettings,
+    /// Where traces go; `None` is nowhere.
+    pub(crate) tracing: Option<TracingSettings>,
     /// Who this daemon is; `None` is this process.
     pub(crate) instance: Option<String>,
     /// The nodes, at least one.
@@ -40,12 +46,23 @@ pub(crate) struct ClusterSettings {
     pub(crate) kubeconfig: Option<PathBuf>,
     /// A context in it.
     pub(crate) context: Option<String>,
+    /// How to become `system:node:NAME`; `None` is the kubeconfig's user or the service account.
+    pub(crate) bootstrap: Option<BootstrapSettings>,
     /// A URL instead of its server.
     pub(crate) server: Option<http::Uri>,
     /// How long the API server may take to answer at start.
     pub(crate) connect_timeout: Duration,
     /// How long the nodes may take to become Ready; `None` is for ever.
     pub(crate) startup_timeout: Option<Duration>,
+}
+
+/// How a node gets an identity of its own.
+#[derive(Clone, Debug)]
+pub(crate) struct BootstrapSettings {
+    /// The kubeconfig that may ask for it.
+    pub(crate) kubeconfig: PathBuf,
+    /// Where certificate and key are kept.
+    pub(crate) cert_dir: PathBuf,
 }
 
 /// See [`KubeletApi`](super::KubeletApi).
@@ -74,6 +91,19 @@ pub(crate) struct LogSettings {
     pub(crate) format: LogFormat,
 }
 
+/// See [`Tracing`](super::Tracing).
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TracingSettings {
+    /// An OTLP receiver, without `/v1/traces`.
+    pub(crate) endpoint: http::Uri,
+    /// The share of pods that are traced.
+    pub(crate) sample_ratio: f64,
+    /// `service.name`
+    pub(crate) service_name: String,
+    /// Further attributes of the resource.
+    pub(crate) attributes: BTreeMap<String, String>,
+}
+
 /// One node.
 #[derive(Clone, Debug)]
 pub(crate) struct NodeSettings {
@@ -90,20 +120,32 @@ pub(crate) struct NodeSettings {
 }
 
 impl Settings {
-    /// Reads the file, and puts everything together.
-    pub(crate) fn read(args: &RunArgs, environment: Environment) -> Result<Self, Fault> {
+    /// Reads the file, and puts everything together. What is wrong is all of it: in the file, and between its
+    /// keys.
+    pub(crate) fn read(args: &RunArgs, environment: Environment) -> Result<Self, Faults> {
+        let Some(path) = Self::file(args, &environment) else {
+            return Self::merge(File::default(), "the flags".to_owned(), args.flags.clone(), environment);
+        };
+        let text = load::read(&path, "the configuration file")?;
+        Self::read_text(&text, path.display().to_string(), args, environment)
+    }
+
+    /// The same from a text that is at hand.
+    pub(crate) fn read_text(
+        text: &str,
+        source: String,
+        args: &RunArgs,
+        environment: Environment,
+    ) -> Result<Self, Faults> {
+        let document = Document::parse(text, &source)?;
+        Self::merge(document.read::<File>()?, source, args.flags.clone(), environment)
+    }
+
+    /// The file that flags or environment name.
+    pub(crate) fn file(args: &RunArgs, environment: &Environment) -> Option<PathBuf> {
         let from_environment =
             environment.layers.iter().rev().find_map(|layer| layer.config_from_environment.clone());
-        let path = from_environment.or_else(|| args.config.clone());
-        let (file, source) = match &path {
-            Some(path) => {
-                let text = load::read(path, "the configuration file")?;
-                let source = path.display().to_string();
-                (load::parse::<File>(&text, &source)?, source)
-            }
-            None => (File::default(), "the flags".to_owned()),
-        };
-        Self::merge(file, source, args.flags.clone(), environment)
+        from_environment.or_else(|| args.config.clone())
     }
 
     /// Puts file, flags and environment together.
@@ -112,7 +154,7 @@ impl Settings {
         source: String,
         flags: Flags,
         environment: Environment,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, Faults> {
         merge::merge(file, source, flags, environment)
     }
 }
@@ -124,8 +166,8 @@ mod tests {
     use super::*;
     use crate::args::{Parsed, parse};
 
-    fn merge(yaml: &str, words: &[&str], variables: &[(&str, &str)]) -> Result<Settings, Fault> {
-        let file = load::parse::<File>(yaml, "vk.yaml")?;
+    fn merge(yaml: &str, words: &[&str], variables: &[(&str, &str)]) -> Result<Settings, Faults> {
+        let file = Document::parse(yaml, "vk.yaml")?.read::<File>()?;
         let line = std::iter::once("vk-node").chain(words.iter().copied()).map(str::to_owned);
         let Parsed::Run(cli, _) = parse(line)? else { panic!("{words:?} is help") };
         let environment = Environment::read(
@@ -302,7 +344,7 @@ mod tests {
             (
                 "provider: mock\ncluster: {server: here}",
                 &[],
-                "bad URL \"here\" in vk.yaml (cluster.server): write it like https://192.0.2.1:6443",
+                "bad URL \"here\" in vk.yaml:2 (cluster.server): write it like https://192.0.2.1:6443",
             ),
             (
                 "provider: mock",
