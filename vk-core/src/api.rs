@@ -26,6 +26,7 @@ mod metrics;
 #[cfg(test)]
 mod oracle;
 mod pods;
+mod reload;
 mod reply;
 mod request;
 mod routes;
@@ -113,6 +114,11 @@ impl KubeletApi {
     pub fn with_metrics(mut self, metrics: Metrics) -> Self {
         self.metrics = metrics;
         self
+    }
+
+    /// What it counts in.
+    pub(crate) fn metrics(&self) -> Metrics {
+        self.metrics.clone()
     }
 
     /// Shows these settings on `/configz`. Default none.

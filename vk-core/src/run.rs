@@ -3,11 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::tls::Serving;
 use crate::api::{self, Access, KubeletApi, Limits};
 use crate::client::impatient;
 use crate::clock::Clock;
@@ -47,8 +47,8 @@ pub struct Node {
 pub struct ApiServer {
     /// The socket; its port is [`NodeConfig::port`].
     pub listener: TcpListener,
-    /// See [`api::tls::server_config`].
-    pub tls: Arc<ServerConfig>,
+    /// Its certificate, which is kept fresh while the node runs.
+    pub tls: Serving,
     /// Who may call.
     pub access: Access,
     /// Bounds on connections.
@@ -71,6 +71,14 @@ pub enum NodeError {
     /// The node is not ours any more.
     #[error(transparent)]
     Heartbeat(#[from] HeartbeatError),
+    /// The kubelet API cannot be served.
+    #[error("node {node}: cannot serve the kubelet API")]
+    Serve {
+        /// The node.
+        node: String,
+        /// What is wrong with its TLS.
+        source: api::tls::Error,
+    },
     /// A task of the node ended by itself, which none of them does.
     #[error("node {node}: its {task} ended unexpectedly")]
     TaskEnded {
@@ -177,10 +185,19 @@ impl Node {
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let mut tasks = JoinSet::new();
         if let Some(server) = server {
-            let router = kubelet_api(&context, &pods, server.access).router();
-            let serving = api::serve(server.listener, server.tls, router, server.limits, stop_api.clone());
+            let ApiServer { listener, tls, access, limits } = server;
+            let config =
+                tls.config().map_err(|source| NodeError::Serve { node: config.name.clone(), source })?;
+            let api = kubelet_api(&context, &pods, access.clone());
+            let serving = api::serve(listener, config, api.router(), limits, stop_api.clone());
+            let (client, clock, metrics) = (context.client.clone(), context.clock.clone(), api.metrics());
             tasks.spawn(async move {
-                serving.await;
+                // Cancel-safe: what is being renewed is renewed by the next start.
+                tokio::select! {
+                    () = serving => {}
+                    () = tls.keep(&client, &clock, &metrics) => {}
+                    () = access.keep(&clock, &metrics) => {}
+                }
                 "kubelet API"
             });
         }
@@ -259,11 +276,12 @@ async fn beat(
 }
 
 fn kubelet_api(context: &NodeContext, pods: &Pods, access: Access) -> KubeletApi {
-    KubeletApi::new(
+    let api = KubeletApi::new(
         context.config.name.as_str(),
         Arc::clone(&context.provider),
         pods.lookup(),
         access,
         context.clock.clone(),
-    )
+    );
+    api.with_config(Arc::clone(&context.config))
 }

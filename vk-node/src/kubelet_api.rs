@@ -4,21 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::Api;
 use tokio::net::{TcpListener, UdpSocket};
-use vk_core::api::tls::{ServingCertificate, server_config};
+use vk_core::api::tls::{Serving, ServingCertificate};
 use vk_core::api::{Access, ClientCa, KubeReviewer};
 
 use crate::cluster::Cluster;
 use crate::config::settings::{KubeletApiSettings, NodeSettings};
 use crate::fault::{Fault, chain};
 use crate::preflight::Rights;
-
-/// Where every cluster publishes the authority of the API server's own client certificates.
-const NAMESPACE: &str = "kube-system";
-const CONFIG_MAP: &str = "extension-apiserver-authentication";
-const KEY: &str = "client-ca-file";
 
 /// Where a node's kubelet API is.
 pub(crate) fn place(settings: &KubeletApiSettings, node: &NodeSettings) -> SocketAddr {
@@ -38,24 +31,20 @@ pub(crate) async fn listen(settings: &KubeletApiSettings, node: &NodeSettings) -
 }
 
 /// The certificate: the one in the files, or one that the node signs itself.
-pub(crate) fn tls(
-    settings: &KubeletApiSettings,
-    node: &str,
-    addresses: &[IpAddr],
-) -> Result<Arc<rustls::ServerConfig>, Fault> {
-    let (certificate, place, remedy) = match &settings.serving {
+pub(crate) fn tls(settings: &KubeletApiSettings, node: &str, addresses: &[IpAddr]) -> Result<Serving, Fault> {
+    let (serving, place, remedy) = match &settings.serving {
         Some((cert, key)) => (
-            ServingCertificate::from_files(cert, key),
+            Serving::files(cert, key),
             format!("in {} and {}", cert.display(), key.display()),
             "check --tls-cert-file and --tls-private-key-file",
         ),
         None => (
-            ServingCertificate::self_signed(node, addresses, jiff::Timestamp::now()),
+            ServingCertificate::self_signed(node, addresses, jiff::Timestamp::now()).and_then(Serving::fixed),
             format!("for node {node:?}"),
             "give one with --tls-cert-file and --tls-private-key-file",
         ),
     };
-    certificate.and_then(server_config).map_err(|error| {
+    serving.map_err(|error| {
         Fault::new("unusable serving certificate", place, format!("{remedy} ({})", chain(&error)))
     })
 }
@@ -118,17 +107,8 @@ async fn client_ca(
     if let Some(path) = &settings.client_ca {
         return client_ca_file(path).map(Ok);
     }
-    let api: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), NAMESPACE);
-    let place = format!("ConfigMap {NAMESPACE}/{CONFIG_MAP}");
-    let map = match api.get(CONFIG_MAP).await {
-        Ok(map) => map,
-        Err(kube::Error::Api(status)) => return Ok(Err(format!("{place}: {}", status.message))),
-        Err(error) => return Ok(Err(format!("{place}: {}", chain(&error)))),
-    };
-    let Some(pem) = map.data.as_ref().and_then(|data| data.get(KEY)) else {
-        return Ok(Err(format!("{place} has no {KEY}")));
-    };
-    Ok(ClientCa::from_pem(pem.as_bytes()).map_err(|error| format!("{place}: {}", chain(&error))))
+    let ca = ClientCa::from_cluster(cluster.client.clone()).await;
+    Ok(ca.map_err(|error| format!("ConfigMap kube-system/extension-apiserver-authentication: {error}")))
 }
 
 /// The client CA in a file.

@@ -25,6 +25,8 @@ pub use self::review::{Action, KubeReviewer, ReviewError, Reviewer};
 use self::review::{Extra, Reviews};
 use super::reply;
 use super::serve::Connection;
+use crate::clock::Clock;
+use crate::metrics::Metrics;
 
 /// A caller, as authenticated.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -133,6 +135,14 @@ impl Access {
         let known = self.client_ca.is_some() || self.reviews.is_some();
         let allowed = !self.names.is_empty() || self.reviews.is_some();
         self.everyone || self.anonymous_metrics || (known && allowed)
+    }
+
+    /// Keeps what it believes in fresh. Does not end.
+    pub(crate) async fn keep(&self, clock: &Clock, metrics: &Metrics) {
+        match &self.client_ca {
+            Some(ca) => ca.keep(clock, metrics).await,
+            None => std::future::pending().await,
+        }
     }
 
     /// The rules in short, for `/configz`.

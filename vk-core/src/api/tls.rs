@@ -5,6 +5,11 @@
 //! certificate whose key the client holds, and none. Whether it is believed is decided per request, by
 //! [`ClientCa`](super::ClientCa): an unknown one is a 401 instead of a broken connection.
 
+mod request;
+mod serving;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -16,8 +21,12 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ParsedCertificate, ServerConfig};
+use rustls::server::{ParsedCertificate, ResolvesServerCert, ServerConfig};
 use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+pub use self::request::Request;
+pub use self::serving::Serving;
 
 /// Why TLS material is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +56,18 @@ pub enum Error {
     Unusable {
         /// Why.
         reason: String,
+    },
+    /// The cluster did not sign it.
+    #[error("{reason}")]
+    Refused {
+        /// What became of the request.
+        reason: String,
+    },
+    /// The API server could not be asked.
+    #[error("cannot ask the API server for it: {source}")]
+    Cluster {
+        /// Its answer, or why there is none.
+        source: Box<kube::Error>,
     },
     /// A problem with a certain file.
     #[error("{}: {source}", path.display())]
@@ -156,12 +177,16 @@ impl fmt::Debug for ServingCertificate {
 /// # Errors
 /// When the key is not the certificate's, or of a kind that TLS does not know.
 pub fn server_config(certificate: ServingCertificate) -> Result<Arc<ServerConfig>, Error> {
+    Serving::fixed(certificate)?.config()
+}
+
+fn config_with(certificate: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>, Error> {
     let crypto = crypto();
     let verifier = AnyClientCertificate { crypto: Arc::clone(&crypto) };
     let mut config = ServerConfig::builder_with_provider(crypto)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(Arc::new(verifier))
-        .with_single_cert(certificate.chain, certificate.key)?;
+        .with_cert_resolver(certificate);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
@@ -182,6 +207,17 @@ fn read_chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
 
 fn read_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, Error> {
     PrivateKeyDer::from_pem_slice(pem).map_err(Error::pem)
+}
+
+/// From when until when a certificate is valid.
+fn validity(certificate: &CertificateDer<'_>) -> Result<(Timestamp, Timestamp), Error> {
+    let unusable = |reason: String| Error::Unusable { reason };
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|error| unusable(error.to_string()))?;
+    let time = |time: x509_parser::time::ASN1Time| {
+        Timestamp::from_second(time.timestamp()).map_err(|error| unusable(error.to_string()))
+    };
+    let validity = parsed.validity();
+    Ok((time(validity.not_before)?, time(validity.not_after)?))
 }
 
 /// The UTC day so many days from `now`.
@@ -236,89 +272,5 @@ impl ClientCertVerifier for AnyClientCertificate {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.crypto.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rcgen::PublicKeyData as _;
-    use x509_parser::extensions::GeneralName;
-    use x509_parser::prelude::{FromDer as _, X509Certificate};
-
-    use super::*;
-
-    fn now() -> Timestamp {
-        "2026-11-23T10:00:00Z".parse().unwrap()
-    }
-
-    #[test]
-    fn a_self_signed_certificate_says_which_node_it_is_of_and_where_that_is() {
-        let addresses = ["192.0.2.10".parse().unwrap(), "2001:db8::1".parse().unwrap()];
-        let own = ServingCertificate::self_signed("node-1", &addresses, now()).unwrap();
-        let (_, certificate) = X509Certificate::from_der(&own.chain()[0]).unwrap();
-        assert_eq!(certificate.subject().to_string(), "O=system:nodes, CN=system:node:node-1");
-        let names = certificate.subject_alternative_name().unwrap().unwrap();
-        assert_eq!(
-            names.value.general_names,
-            [
-                GeneralName::DNSName("node-1"),
-                GeneralName::IPAddress(&[192, 0, 2, 10]),
-                GeneralName::IPAddress(&[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
-            ]
-        );
-        let usage = certificate.extended_key_usage().unwrap().unwrap().value;
-        assert!(usage.server_auth && !usage.client_auth);
-        let validity = certificate.validity();
-        assert!(validity.not_before.timestamp() <= now().as_second());
-        assert!(validity.not_after.timestamp() > now().as_second() + 9 * 365 * 86_400);
-        server_config(own).unwrap();
-    }
-
-    #[test]
-    fn bad_files_are_named_with_what_is_wrong_with_them() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = |name: &str, text: &str| {
-            let path = directory.path().join(name);
-            std::fs::write(&path, text).unwrap();
-            path
-        };
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::default().self_signed(&key).unwrap().pem();
-        let good = file("good.crt", &certificate);
-        let good_key = file("good.key", &key.serialize_pem());
-        let empty = file("empty", "");
-        let rubbish = file("rubbish", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n");
-        let missing = directory.path().join("missing");
-        assert!(ServingCertificate::from_files(&good, &good_key).is_ok());
-        for (chain, key, name, what) in [
-            (&missing, &good_key, "missing", "cannot read it"),
-            (&empty, &good_key, "empty", "no certificate"),
-            (&rubbish, &good_key, "rubbish", "not PEM"),
-            (&good, &missing, "missing", "cannot read it"),
-            (&good, &good, "good.crt", "no private key"),
-        ] {
-            let error = ServingCertificate::from_files(chain, key).unwrap_err().to_string();
-            assert!(error.contains(&format!("/{name}: ")) && error.contains(what), "{error}");
-        }
-        let error = super::super::ClientCa::from_file(&empty).unwrap_err().to_string();
-        assert!(error.contains("/empty: ") && error.contains("no certificate"), "{error}");
-    }
-
-    #[test]
-    fn a_key_that_is_not_the_certificates_is_refused_at_start() {
-        let (key, other) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
-        assert_ne!(key.der_bytes(), other.der_bytes());
-        let certificate = CertificateParams::default().self_signed(&key).unwrap().pem();
-        let pair = |key: &KeyPair| {
-            ServingCertificate::from_pem(certificate.as_bytes(), key.serialize_pem().as_bytes()).unwrap()
-        };
-        assert!(server_config(pair(&key)).is_ok());
-        assert!(matches!(server_config(pair(&other)), Err(Error::Unusable { .. })));
-    }
-
-    #[test]
-    fn a_serving_certificate_does_not_show_its_key() {
-        let own = ServingCertificate::self_signed("node-1", &[], now()).unwrap();
-        assert_eq!(format!("{own:?}"), "ServingCertificate { chain_length: 1, .. }");
     }
 }

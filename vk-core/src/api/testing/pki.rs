@@ -56,6 +56,35 @@ impl Ca {
         Arc::new(ClientCa::from_pem(self.pem().as_bytes()).unwrap())
     }
 
+    /// Signs a certificate request as it is, for a life from one moment to another; returns PEM.
+    pub(in crate::api) fn grant(
+        &self,
+        request: &str,
+        from: jiff::Timestamp,
+        until: jiff::Timestamp,
+    ) -> String {
+        let mut request = rcgen::CertificateSigningRequestParams::from_pem(request).unwrap();
+        let date = |time: jiff::Timestamp| {
+            rcgen::date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(time.as_second() as u64)
+        };
+        (request.params.not_before, request.params.not_after) = (date(from), date(until));
+        request.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        request.signed_by(&self.0).unwrap().pem()
+    }
+
+    /// A serving certificate of `node-1` at loopback, and its key, as PEM.
+    pub(in crate::api) fn serving(&self, name: &str) -> (String, String) {
+        let mut params = CertificateParams::new(vec!["node-1".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
+    }
+
+    pub(in crate::api) fn certificate(&self) -> CertificateDer<'static> {
+        self.0.der().clone()
+    }
+
     pub(in crate::api) fn sign(&self, client: Client) -> Identity {
         let mut params = CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
