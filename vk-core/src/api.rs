@@ -238,8 +238,9 @@ impl KubeletApi {
             now: self.clock.now(),
         };
         let admitted = self.access.check(&asked).await;
-        if let Err(refusal) = &admitted {
-            self.metrics.port().denied(refusal.status().as_u16());
+        match &admitted {
+            Ok(_) => parts.extensions.get::<Connection>().into_iter().for_each(Connection::admit),
+            Err(refusal) => self.metrics.port().denied(refusal.status().as_u16()),
         }
         admitted
     }

@@ -189,9 +189,10 @@ impl Node {
             let config =
                 tls.config().map_err(|source| NodeError::Serve { node: config.name.clone(), source })?;
             let api = kubelet_api(&context, &pods, access.clone());
-            let serving = api::serve(listener, config, api.router(), limits, stop_api.clone());
             let (client, clock, metrics) = (context.client.clone(), context.clock.clone(), api.metrics());
+            let stop = stop_api.clone();
             tasks.spawn(async move {
+                let serving = api::serve(listener, config, &api, limits, stop);
                 // Cancel-safe: what is being renewed is renewed by the next start.
                 tokio::select! {
                     () = serving => {}

@@ -1,5 +1,11 @@
 //! The kubelet API's port: connections, TLS, limits and the drain at the end.
+//!
+//! What a connection may cost is bounded from its first byte: so much time for the handshake, so much for the first
+//! request, a head of such a size; bodies are not read. The port as a whole bears so many connections. When they
+//! are all there, the oldest whose caller has not been let in gives way to the newest: a crowd that says nothing, or
+//! nothing right, keeps nobody out.
 
+mod crowd;
 #[cfg(test)]
 mod tests;
 
@@ -17,17 +23,21 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
+use self::crowd::{Crowd, Place};
+use super::KubeletApi;
+use crate::metrics::PortMetrics;
+
 /// What the port bears.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Connections at once, upgraded ones included; more are closed as they come. Default 1,024.
+    /// Connections at once, upgraded ones included. Beyond it the oldest whose caller has not been let in is closed
+    /// for a new one; if all have been, the new one. Default 1,024.
     pub connections: usize,
     /// From the TCP connection to the end of the TLS handshake. Default 10 s.
     pub handshake: Duration,
@@ -39,6 +49,9 @@ pub struct Limits {
     /// A request's head, and what is buffered of an answer before its source has to wait. At least 8,192.
     /// Default 64 KiB.
     pub buffer: usize,
+    /// How long a client may leave what it was sent unacknowledged, and how long an idle connection is believed in
+    /// without a sign of life from its machine. Default 30 s.
+    pub half_open: Duration,
     /// From the shutdown to the hard end of the connections still open. Default 5 s.
     pub drain: Duration,
 }
@@ -51,6 +64,7 @@ impl Default for Limits {
             first_request: Duration::from_secs(10),
             idle: Duration::from_secs(95),
             buffer: 64 * 1024,
+            half_open: Duration::from_secs(30),
             drain: Duration::from_secs(5),
         }
     }
@@ -67,7 +81,7 @@ struct Inner {
     certificates: Vec<CertificateDer<'static>>,
     peer: Option<SocketAddr>,
     closing: CancellationToken,
-    _slot: Option<OwnedSemaphorePermit>,
+    place: Option<Place>,
 }
 
 impl Connection {
@@ -75,7 +89,14 @@ impl Connection {
     /// caller to have the right to it: nothing proves possession of the key.
     #[must_use]
     pub fn in_process(certificates: Vec<CertificateDer<'static>>) -> Self {
-        Self(Arc::new(Inner { certificates, peer: None, closing: CancellationToken::new(), _slot: None }))
+        Self(Arc::new(Inner { certificates, peer: None, closing: CancellationToken::new(), place: None }))
+    }
+
+    /// Its caller was let in: it gives way to nobody any more.
+    pub(super) fn admit(&self) {
+        if let Some(place) = &self.0.place {
+            place.admit();
+        }
     }
 
     /// The client's certificate chain, leaf first, not yet believed; empty without one.
@@ -97,23 +118,35 @@ impl Connection {
     }
 }
 
-/// Serves HTTPS until `shutdown`, then drains: accepts nothing more, lets short answers finish, ends followed
-/// logs, and closes what is left after [`Limits::drain`].
+/// Serves a node's API over HTTPS until `shutdown`, then drains: accepts nothing more, lets short answers finish, ends
+/// followed logs, and closes what is left after [`Limits::drain`].
 pub async fn serve(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
+    api: &KubeletApi,
+    limits: Limits,
+    shutdown: CancellationToken,
+) {
+    serve_router(listener, tls, api.router(), api.metrics().port().clone(), limits, shutdown).await;
+}
+
+async fn serve_router(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
     router: Router,
+    metrics: PortMetrics,
     limits: Limits,
     shutdown: CancellationToken,
 ) {
     let server = Server {
         tls: TlsAcceptor::from(tls),
         router,
+        metrics,
         limits,
         closing: shutdown.child_token(),
         abort: CancellationToken::new(),
     };
-    let slots = Arc::new(Semaphore::new(limits.connections));
+    let crowd = Crowd::new(limits.connections);
     let connections = TaskTracker::new();
     let mut refused = 0_u64;
     loop {
@@ -124,18 +157,18 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, peer)) => {
-                if let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
-                    connections.spawn(server.clone().connection(stream, peer, slot));
-                } else {
+                let (place, crowded) = crowd.enter();
+                if crowded {
+                    server.metrics.refused("full");
                     refused += 1;
                     // The first of a flood, then ever fewer.
                     if refused.is_power_of_two() {
-                        tracing::warn!(
-                            limit = limits.connections,
-                            refused,
-                            "kubelet API: connection refused"
-                        );
+                        let limit = limits.connections;
+                        tracing::warn!(limit, refused, "kubelet API: connections closed to keep the limit");
                     }
+                }
+                if let Some(place) = place {
+                    connections.spawn(server.clone().connection(stream, peer, place));
                 }
             }
             Err(error) if is_clients_fault(&error) => {}
@@ -156,6 +189,18 @@ pub async fn serve(
     }
 }
 
+/// Finds out when a client's machine is gone without a word: by unanswered probes of an idle connection, and by bytes
+/// that nobody acknowledges.
+fn watch_half_open(stream: &TcpStream, limit: Duration) -> std::io::Result<()> {
+    let socket = socket2::SockRef::from(stream);
+    let probe = (limit / 3).max(Duration::from_secs(1));
+    let alive = socket2::TcpKeepalive::new().with_time(probe).with_interval(probe).with_retries(2);
+    socket.set_tcp_keepalive(&alive)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(limit))?;
+    Ok(())
+}
+
 fn is_clients_fault(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
@@ -165,24 +210,29 @@ fn is_clients_fault(error: &std::io::Error) -> bool {
 struct Server {
     tls: TlsAcceptor,
     router: Router,
+    metrics: PortMetrics,
     limits: Limits,
     closing: CancellationToken,
     abort: CancellationToken,
 }
 
 impl Server {
-    async fn connection(self, stream: TcpStream, peer: SocketAddr, slot: OwnedSemaphorePermit) {
-        let abort = self.abort.clone();
+    async fn connection(self, stream: TcpStream, peer: SocketAddr, place: Place) {
+        let (abort, evicted) = (self.abort.clone(), place.evicted());
+        let _open = self.metrics.connection();
         tokio::select! {
             () = abort.cancelled() => {}
-            () = self.run(stream, peer, slot) => {}
+            () = evicted.cancelled() => tracing::debug!(%peer, "kubelet API: made way for another connection"),
+            () = self.run(stream, peer, place) => {}
         }
     }
 
-    async fn run(self, stream: TcpStream, peer: SocketAddr, slot: OwnedSemaphorePermit) {
+    async fn run(self, stream: TcpStream, peer: SocketAddr, place: Place) {
         // Log lines are small and wanted now.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%peer, %error, "kubelet API: cannot set TCP_NODELAY");
+        if let Err(error) =
+            stream.set_nodelay(true).and_then(|()| watch_half_open(&stream, self.limits.half_open))
+        {
+            tracing::debug!(%peer, %error, "kubelet API: cannot set up the socket");
         }
         let handshake = tokio::time::timeout(self.limits.handshake, self.tls.accept(stream));
         let handshake = tokio::select! {
@@ -191,15 +241,21 @@ impl Server {
         };
         let stream = match handshake {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return tracing::debug!(%peer, %error, "kubelet API: TLS handshake failed"),
-            Err(_) => return tracing::debug!(%peer, "kubelet API: TLS handshake took too long"),
+            Ok(Err(error)) => {
+                self.metrics.refused("handshake-failed");
+                return tracing::debug!(%peer, %error, "kubelet API: TLS handshake failed");
+            }
+            Err(_) => {
+                self.metrics.refused("handshake-timeout");
+                return tracing::debug!(%peer, "kubelet API: TLS handshake took too long");
+            }
         };
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let connection = Connection(Arc::new(Inner {
             certificates: certificates.iter().map(|der| der.clone().into_owned()).collect(),
             peer: Some(peer),
             closing: self.closing.clone(),
-            _slot: Some(slot),
+            place: Some(place),
         }));
 
         let asked = Arc::new(AtomicBool::new(false));
@@ -225,6 +281,9 @@ impl Server {
             tokio::select! {
                 ended = http.as_mut() => {
                     if let Err(error) = ended {
+                        if let Some(reason) = broken_limit(&error) {
+                            self.metrics.refused(reason);
+                        }
                         tracing::debug!(%peer, %error, "kubelet API: connection ended");
                     }
                     return;
@@ -236,10 +295,24 @@ impl Server {
                 () = first_request.as_mut(), if waiting => {
                     waiting = false;
                     if !asked.load(Ordering::Relaxed) {
+                        self.metrics.refused("no-request");
                         return tracing::debug!(%peer, "kubelet API: no request came");
                     }
                 }
             }
         }
+    }
+}
+
+/// Which limit a connection broke, if that is how it ended.
+fn broken_limit(error: &hyper::Error) -> Option<&'static str> {
+    if error.is_parse_too_large() {
+        Some("head-too-large")
+    } else if error.is_parse() {
+        Some("bad-request")
+    } else if error.is_timeout() {
+        Some("idle")
+    } else {
+        None
     }
 }

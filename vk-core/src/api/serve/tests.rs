@@ -20,7 +20,11 @@ use super::super::testing::pki::{Ca, Client, Identity};
 use super::super::testing::{Backend, guarded, line, running};
 use super::super::{Access, tls};
 use super::*;
+use crate::metrics::Metrics;
 use crate::provider::{LogEntry, LogOutput};
+
+mod limits;
+mod rotation;
 
 /// A server on loopback, which ends with the test.
 struct Port {
@@ -28,20 +32,26 @@ struct Port {
     roots: RootCertStore,
     shutdown: CancellationToken,
     server: JoinHandle<()>,
+    metrics: Metrics,
 }
 
 impl Port {
     async fn open(router: Router, limits: Limits) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
         let now = jiff::Timestamp::now();
-        let own = tls::ServingCertificate::self_signed("node-1", &[address.ip()], now).unwrap();
+        let own = tls::ServingCertificate::self_signed("node-1", &[Ipv4Addr::LOCALHOST.into()], now).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(own.chain()[0].clone()).unwrap();
+        Self::with(router, limits, tls::server_config(own).unwrap(), roots).await
+    }
+
+    async fn with(router: Router, limits: Limits, config: Arc<ServerConfig>, roots: RootCertStore) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let config = tls::server_config(own).unwrap();
-        let server = tokio::spawn(serve(listener, config, router, limits, shutdown.clone()));
-        Self { address, roots, shutdown, server }
+        let metrics = Metrics::new("node-1");
+        let port = metrics.port().clone();
+        let server = tokio::spawn(serve_router(listener, config, router, port, limits, shutdown.clone()));
+        Self { address, roots, shutdown, server, metrics }
     }
 
     async fn tls(&self, identity: Option<Identity>) -> std::io::Result<TlsStream<TcpStream>> {
@@ -66,6 +76,28 @@ impl Port {
         sender
     }
 
+    /// A number in its metrics; 0 while it is not there.
+    fn count(&self, sample: &str) -> u64 {
+        let text = self.metrics.text();
+        let value = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().unwrap())
+    }
+
+    /// Connections closed for breaking this limit.
+    fn refused(&self, reason: &str) -> u64 {
+        self.count(&format!("vk_connections_refused_total{{reason=\"{reason}\"}}"))
+    }
+
+    /// Waits until nobody is connected any more.
+    async fn deserted(&self) {
+        within(async {
+            while self.count("vk_connections_open") > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
     /// Ends the server, and fails if it doesn't end.
     async fn close(self) {
         self.shutdown.cancel();
@@ -85,6 +117,18 @@ fn request(path: &str) -> Request<Empty<bytes::Bytes>> {
 async fn status(port: &Port, identity: Option<Identity>, path: &str) -> StatusCode {
     let mut http = port.http(identity).await;
     within(http.send_request(request(path))).await.unwrap().status()
+}
+
+/// One more request on a connection, read to its end.
+async fn again(http: &mut SendRequest<Empty<bytes::Bytes>>, path: &str) -> StatusCode {
+    within(async {
+        http.ready().await.unwrap();
+        let answer = http.send_request(request(path)).await.unwrap();
+        let status = answer.status();
+        answer.into_body().collect().await.unwrap();
+        status
+    })
+    .await
 }
 
 /// A node's API whose container `a` of pod `web` logs what the test sends.
@@ -302,6 +346,7 @@ async fn an_upgrade_carries_bytes_both_ways_and_holds_its_place() {
     let router = Router::new().fallback(|mut request: axum::extract::Request| async move {
         let upgrade = hyper::upgrade::on(&mut request);
         let connection = request.extensions().get::<Connection>().cloned();
+        connection.iter().for_each(Connection::admit);
         tokio::spawn(async move {
             let mut stream = TokioIo::new(upgrade.await.unwrap());
             let mut bytes = [0; 4];
