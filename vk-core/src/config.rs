@@ -93,6 +93,17 @@ pub struct NodeConfig {
     pub drain_pods_on_shutdown: bool,
 }
 
+/// What of a node may change while it runs. See [`NodeBuilder::markings`](crate::NodeBuilder::markings).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Markings {
+    /// As [`NodeConfig::labels`].
+    pub labels: BTreeMap<String, String>,
+    /// As [`NodeConfig::annotations`].
+    pub annotations: BTreeMap<String, String>,
+    /// As [`NodeConfig::taints`].
+    pub taints: Option<Vec<Taint>>,
+}
+
 impl NodeConfig {
     /// A node of that name, with the defaults.
     #[must_use]
@@ -147,6 +158,23 @@ impl NodeConfig {
     #[must_use]
     pub fn with_label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.insert(key.into(), value.into());
+        self
+    }
+
+    /// What of these may change while the node runs.
+    #[must_use]
+    pub fn markings(&self) -> Markings {
+        Markings {
+            labels: self.labels.clone(),
+            annotations: self.annotations.clone(),
+            taints: self.taints.clone(),
+        }
+    }
+
+    /// The same settings with other markings.
+    #[must_use]
+    pub fn with_markings(mut self, markings: Markings) -> Self {
+        Markings { labels: self.labels, annotations: self.annotations, taints: self.taints } = markings;
         self
     }
 }

@@ -19,6 +19,7 @@
 //! | pod source | [`Heartbeat`] | pods have been listed once: the node may be `Ready` | `watch<bool>` |
 //! | [`Heartbeat`] | [`LeaseKeeper`] | UID of the Node object, which owns the lease | `watch<String>` |
 //! | [`LeaseKeeper`] | [`Heartbeat`], liveness | [`LeaseStatus`]: last renewal, forbidden, lost | `watch` |
+//! | embedder | [`Heartbeat`] | labels, annotations and taints from now on | `watch<Markings>` |
 //! | shutdown | [`Heartbeat`] | drain: `Ready=False`, then end | `CancellationToken` |
 //! | shutdown | [`LeaseHandle::stop`] | after the drain: release the lease | call |
 //!
@@ -34,8 +35,10 @@
 use std::fmt;
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use crate::clock::Clock;
-use crate::config::NodeConfig;
+use crate::config::{Markings, NodeConfig};
 use crate::events::Recorder;
 use crate::provider::Provider;
 
@@ -77,6 +80,8 @@ pub struct NodeContext {
     pub clock: Clock,
     /// Who we are among daemons of that name.
     pub instance: Instance,
+    /// Labels, annotations and taints that replace those of `config` whenever they change. Default: they never do.
+    pub markings: watch::Receiver<Markings>,
 }
 
 impl NodeContext {
@@ -85,7 +90,10 @@ impl NodeContext {
     #[must_use]
     pub fn new(client: kube::Client, config: NodeConfig, provider: Arc<dyn Provider>) -> Self {
         let instance = config.instance.as_ref().map_or_else(Instance::of_this_process, Instance::named);
+        // Without a sender there is never a change.
+        let (_, markings) = watch::channel(config.markings());
         Self {
+            markings,
             client,
             config: Arc::new(config),
             provider,

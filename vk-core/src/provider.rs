@@ -177,6 +177,39 @@ pub enum Feature {
     TerminationMessages,
 }
 
+impl Feature {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Restarts,
+        Self::InitOrder,
+        Self::Sidecars,
+        Self::LivenessProbes,
+        Self::ReadinessProbes,
+        Self::StartupProbes,
+        Self::PostStart,
+        Self::PreStop,
+        Self::ActiveDeadline,
+        Self::TerminationMessages,
+    ];
+
+    /// The field of the pod that asks for it, as kubectl explain knows it.
+    #[must_use]
+    pub fn field(self) -> &'static str {
+        match self {
+            Self::Restarts => "spec.restartPolicy",
+            Self::InitOrder => "spec.initContainers",
+            Self::Sidecars => "spec.initContainers.restartPolicy",
+            Self::LivenessProbes => "spec.containers.livenessProbe",
+            Self::ReadinessProbes => "spec.containers.readinessProbe",
+            Self::StartupProbes => "spec.containers.startupProbe",
+            Self::PostStart => "spec.containers.lifecycle.postStart",
+            Self::PreStop => "spec.containers.lifecycle.preStop",
+            Self::ActiveDeadline => "spec.activeDeadlineSeconds",
+            Self::TerminationMessages => "spec.containers.terminationMessagePath",
+        }
+    }
+}
+
 /// A set of [`Feature`]s.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features(u32);

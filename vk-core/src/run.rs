@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -11,7 +12,7 @@ use crate::api::tls::Serving;
 use crate::api::{self, Access, KubeletApi, Limits};
 use crate::client::impatient;
 use crate::clock::Clock;
-use crate::config::NodeConfig;
+use crate::config::{Markings, NodeConfig};
 use crate::events::{EventFlusher, Recorder};
 use crate::node::{
     Heartbeat, HeartbeatError, Instance, LeaseHandle, LeaseKeeper, LeaseRuntime, NodeContext, RegisterError,
@@ -121,6 +122,13 @@ impl NodeBuilder {
     /// Who we are among daemons that claim this node's name. Default: this process on this machine.
     pub fn instance(mut self, instance: Instance) -> Self {
         self.context.instance = instance;
+        self
+    }
+
+    /// Labels, annotations and taints that replace those of the settings whenever they change, while the node
+    /// runs. Default: they never do.
+    pub fn markings(mut self, markings: watch::Receiver<Markings>) -> Self {
+        self.context.markings = markings;
         self
     }
 

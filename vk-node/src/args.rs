@@ -53,10 +53,26 @@ pub(crate) enum Command {
     /// A whole cluster in one process: in-memory API server, mock node, hello-world
     #[cfg(feature = "quickstart")]
     Quickstart(crate::quickstart::QuickstartArgs),
-    /// The backends this build has
-    Providers,
-    /// This build's version
+    /// The backends this build has, and what each can do
+    Providers {
+        /// One of them
+        name: Option<String>,
+    },
+    /// This build's version, and what is in it
     Version,
+    /// A completion script for a shell, to standard output
+    Completions {
+        /// Which shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// The manual page, roff, to standard output; vk-node man | man -l -
+    Man {
+        /// Of one command
+        command: Option<String>,
+    },
+    /// A support bundle; not built yet, and says so
+    Debug,
 }
 
 /// What `run` takes.

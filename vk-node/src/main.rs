@@ -1,5 +1,6 @@
 //! The virtual node daemon: configuration, telemetry, signals.
 
+mod about;
 mod admin;
 mod args;
 mod backends;
@@ -63,15 +64,20 @@ fn dispatch(cli: Cli, notes: Vec<String>) -> Result<ExitCode, Faults> {
             telemetry::start(&quickstart::log(&quickstart_args))?;
             on_runtime(quickstart::run(quickstart_args))
         }
-        Some(Command::Providers) => {
-            say(&format!("{}\n", backends::NAMES.join("\n")));
+        Some(Command::Providers { name }) => on_runtime(async move {
+            say(&about::providers(name.as_deref())?);
             Ok(ExitCode::SUCCESS)
-        }
-        Some(Command::Version) => {
-            say(&format!("vk-node {}\n", env!("CARGO_PKG_VERSION")));
-            Ok(ExitCode::SUCCESS)
-        }
+        }),
+        Some(Command::Version) => told(&about::version()),
+        Some(Command::Completions { shell }) => told(&about::completions(shell)),
+        Some(Command::Man { command }) => told(&about::manual(command.as_deref())?),
+        Some(Command::Debug) => Err(about::debug().into()),
     }
+}
+
+fn told(text: &str) -> Result<ExitCode, Faults> {
+    say(text);
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run(args: &RunArgs, mut notes: Vec<String>) -> Result<ExitCode, Faults> {

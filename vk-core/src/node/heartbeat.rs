@@ -1,5 +1,6 @@
 //! Keeps the Node object what it should be, and says that the node lives.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -19,8 +20,10 @@ use super::object::DesiredNode;
 use super::ping::{Ping, ping};
 use super::register::{Registered, unsynced};
 use super::writer::NodeWriter;
+use crate::config::NodeConfig;
 use crate::events::NodeReason;
 use crate::events::budget::TokenBucket;
+use crate::provider::NodeInfo;
 
 /// How long a node that was ready when we started stays so while its pods are not known.
 const SYNC_GRACE: Duration = Duration::from_secs(30);
@@ -58,6 +61,8 @@ pub struct Heartbeat {
     listed: bool,
     desired: DesiredNode,
     provider: Readiness,
+    /// What the provider last said of the node.
+    info: Option<NodeInfo>,
     synced: watch::Receiver<bool>,
     lease: watch::Receiver<LeaseStatus>,
     uid: watch::Sender<String>,
@@ -96,6 +101,7 @@ impl Heartbeat {
             listed: false,
             desired: registered.desired,
             provider: registered.ping.readiness,
+            info: registered.ping.info,
             synced,
             lease,
             uid: registered.uid,
@@ -131,7 +137,7 @@ impl Heartbeat {
         let mut ticks = interval_at(Instant::now() + config.ping_interval, config.ping_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pinging: Option<BoxFuture<'static, Ping>> = None;
-        let (mut syncs, mut leases) = (true, true);
+        let (mut syncs, mut leases, mut marks) = (true, true, true);
         let mut backoff = Backoff::new(Duration::from_millis(250), config.ping_interval / 3);
         // The earliest moment of the next comparison after a failure, and when it is due.
         let mut not_before = Instant::now();
@@ -190,6 +196,14 @@ impl Heartbeat {
                 changed = self.lease.changed(), if leases => {
                     leases = changed.is_ok();
                     due = Instant::now();
+                }
+                // Cancel-safe: a change stays marked as unseen until it is read.
+                changed = self.context.markings.changed(), if marks => {
+                    marks = changed.is_ok();
+                    if marks {
+                        self.mark();
+                        due = Instant::now();
+                    }
                 }
                 // Cancel-safe: a point in time.
                 () = sleep_until(due.max(not_before)) => {}
@@ -319,10 +333,25 @@ impl Heartbeat {
 
     fn provider_says(&mut self, answer: Ping) {
         self.provider = answer.readiness;
-        let Some(info) = answer.info else { return };
-        let config = &self.context.config;
+        if answer.info.is_some() {
+            self.info = answer.info;
+            self.describe();
+        }
+    }
+
+    /// Takes over the markings as they are now.
+    fn mark(&mut self) {
+        let markings = self.context.markings.borrow_and_update().clone();
+        let config = NodeConfig::clone(&self.context.config).with_markings(markings);
+        tracing::info!(node = config.name, "labels, annotations and taints have changed");
+        self.context.config = Arc::new(config);
+        self.describe();
+    }
+
+    /// What the object should say, from the settings and the provider's last words.
+    fn describe(&mut self) {
         let name = self.context.provider.name();
-        match DesiredNode::new(config, name, Some(&info), &self.server_version) {
+        match DesiredNode::new(&self.context.config, name, self.info.as_ref(), &self.server_version) {
             Ok(desired) => self.desired = desired,
             Err(error) => self.provider = Readiness::not_ready("InvalidNodeInfo", error.to_string()),
         }
