@@ -1,7 +1,6 @@
 //! The configuration file: its shape, and nothing else. What is left out keeps its default.
 
 pub(crate) mod document;
-#[cfg_attr(not(test), allow(dead_code, reason = "the reload reads it"))]
 pub(crate) mod keys;
 pub(crate) mod load;
 mod merge;

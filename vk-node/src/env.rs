@@ -12,7 +12,7 @@ use crate::fault::{Fault, Faults, nearest};
 const PREFIX: &str = "VK_";
 
 /// The environment, read.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Environment {
     /// Settings that win over file and flags, in the order they are applied.
     pub(crate) layers: Vec<Flags>,

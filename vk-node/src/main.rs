@@ -14,6 +14,7 @@ mod nodes;
 mod preflight;
 #[cfg(feature = "quickstart")]
 mod quickstart;
+mod reload;
 mod signals;
 mod telemetry;
 
@@ -29,7 +30,8 @@ use crate::config::settings::Settings;
 use crate::env::Environment;
 use crate::fault::{Fault, Faults};
 use crate::nodes::Nodes;
-use crate::signals::Signals;
+use crate::reload::Reload;
+use crate::signals::{Hangup, Signals};
 
 fn main() -> ExitCode {
     match start() {
@@ -81,14 +83,16 @@ fn told(text: &str) -> Result<ExitCode, Faults> {
 }
 
 fn run(args: &RunArgs, mut notes: Vec<String>) -> Result<ExitCode, Faults> {
-    let mut settings = Settings::read(args, Environment::of_process()?)?;
+    let environment = Environment::of_process()?;
+    let mut settings = Settings::read(args, environment.clone())?;
     refuse_unbuilt(&settings)?;
     notes.append(&mut settings.notes);
-    telemetry::start(&settings.log)?;
+    let level = telemetry::start(&settings.log)?;
     for note in notes {
         tracing::warn!("{note}");
     }
-    on_runtime(daemon(settings))
+    let reload = Reload::new(args, &environment, level)?;
+    on_runtime(daemon(settings, reload))
 }
 
 /// What can be set and is not built yet.
@@ -112,8 +116,9 @@ fn refuse_unbuilt(settings: &Settings) -> Result<(), Faults> {
 }
 
 /// Runs the nodes until they are told to end, or one fails.
-async fn daemon(settings: Settings) -> Result<ExitCode, Faults> {
+async fn daemon(settings: Settings, reload: Reload) -> Result<ExitCode, Faults> {
     let signals = Signals::take()?;
+    let hangup = Hangup::take()?;
     let shutdown = Shutdown::new();
     let work = async {
         let started = async {
@@ -122,12 +127,18 @@ async fn daemon(settings: Settings) -> Result<ExitCode, Faults> {
             Nodes::start(&settings, &cluster, &shutdown).await.map(|nodes| (cluster, nodes))
         };
         // Cancel-safe: nothing that runs on has been started before it returns.
-        let (cluster, nodes) = tokio::select! {
+        let (cluster, mut nodes) = tokio::select! {
             started = started => started?,
             () = shutdown.draining() => return Ok(ExitCode::SUCCESS),
         };
         let late = watch_start(&settings, &cluster, &shutdown);
-        let (late, finished) = tokio::join!(late, nodes.finished());
+        let adjustable = nodes.take_adjustable();
+        let ended = async { tokio::join!(late, nodes.finished()) };
+        // Cancel-safe: the reload never ends by itself, and is not needed once the nodes have.
+        let (late, finished) = tokio::select! {
+            ended = ended => ended,
+            never = reload.run(hangup, adjustable) => match never {},
+        };
         Ok(match finished.and(late) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

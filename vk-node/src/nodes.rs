@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node as NodeObject;
 use kube::Api;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use vk_core::api::Limits;
@@ -13,6 +14,7 @@ use vk_core::{ApiServer, Node, Shutdown};
 use crate::cluster::Cluster;
 use crate::config::settings::Settings;
 use crate::fault::{Fault, chain};
+use crate::reload::Adjustable;
 use crate::{backends, kubelet_api, preflight};
 
 /// How often a node that is waited for is looked at.
@@ -23,6 +25,7 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(crate) struct Nodes {
     tasks: JoinSet<Result<(), String>>,
     shutdown: Shutdown,
+    adjustable: Vec<Adjustable>,
 }
 
 impl Nodes {
@@ -43,6 +46,7 @@ impl Nodes {
             .await
             .map_err(|error| Fault::new("cannot keep leases", "in this process", chain(&error)))?;
         let mut nodes = Vec::new();
+        let mut adjustable = Vec::new();
         for node in &settings.nodes {
             let provider = backends::build(node, &settings.source)?;
             let listener = kubelet_api::listen(&settings.kubelet_api, node).await?;
@@ -52,8 +56,11 @@ impl Nodes {
             let name = config.name.clone();
             let tls = kubelet_api::tls(&settings.kubelet_api, &name, &config.addresses)?;
             tracing::info!(node = name, address = ?config.addresses, port = config.port, "kubelet API");
+            let (markings, marked) = watch::channel(config.markings());
+            adjustable.push(Adjustable { name: name.clone(), markings, serving: tls.clone() });
             let mut node = Node::builder(config, provider, cluster.client.clone())
                 .lease_runtime(leases.clone())
+                .markings(marked)
                 .serve_api(ApiServer { listener, tls, access: access.clone(), limits: Limits::default() });
             if let Some(instance) = &settings.instance {
                 node = node.instance(Instance::named(instance));
@@ -68,7 +75,12 @@ impl Nodes {
                 Box::pin(node.run(shutdown)).await.map_err(|error| format!("node {name}: {}", chain(&error)))
             });
         }
-        Ok(Self { tasks, shutdown: shutdown.clone() })
+        Ok(Self { tasks, shutdown: shutdown.clone(), adjustable })
+    }
+
+    /// What can be changed of the nodes while they run.
+    pub(crate) fn take_adjustable(&mut self) -> Vec<Adjustable> {
+        std::mem::take(&mut self.adjustable)
     }
 
     /// Waits until every node has ended. The first that fails drains the others, and its error is the answer.

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: the first drains, the second ends.
+//! SIGINT and SIGTERM: the first drains, the second ends. SIGHUP reads the configuration again.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -18,13 +18,29 @@ pub(crate) struct Signals {
     terminate: Signal,
 }
 
+/// SIGHUP. From its making on it no longer kills the process.
+#[derive(Debug)]
+pub(crate) struct Hangup(Signal);
+
+impl Hangup {
+    /// Takes the signal over.
+    pub(crate) fn take() -> Result<Self, Fault> {
+        take(SignalKind::hangup()).map(Self)
+    }
+
+    /// Waits for the next one.
+    pub(crate) async fn next(&mut self) {
+        self.0.recv().await;
+    }
+}
+
+fn take(kind: SignalKind) -> Result<Signal, Fault> {
+    signal(kind).map_err(|error| Fault::new("cannot handle signals", "in this process", error.to_string()))
+}
+
 impl Signals {
     /// Takes the signals over.
     pub(crate) fn take() -> Result<Self, Fault> {
-        let take = |kind| {
-            signal(kind)
-                .map_err(|error| Fault::new("cannot handle signals", "in this process", error.to_string()))
-        };
         Ok(Self { interrupt: take(SignalKind::interrupt())?, terminate: take(SignalKind::terminate())? })
     }
 

@@ -1,22 +1,40 @@
-//! The log: standard error, as text or JSON.
+//! The log: standard error, as text or JSON. Its level can be changed while the daemon runs.
 
-use std::io::IsTerminal;
+mod layers;
 
-use tracing_subscriber::EnvFilter;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
-use crate::config::LogFormat;
-use crate::config::settings::LogSettings;
+use tracing_subscriber::{EnvFilter, Registry, reload};
+
+pub(crate) use self::layers::start;
 use crate::fault::Fault;
 
-/// Starts logging. Once per process.
-pub(crate) fn start(settings: &LogSettings) -> Result<(), Fault> {
-    let filter = filter(&settings.level)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = match settings.format {
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).try_init(),
-    };
-    started.map_err(|error| Fault::new("cannot start the log", "in this process", error.to_string()))
+/// The level of the log that runs.
+pub(crate) struct Level {
+    filter: reload::Handle<EnvFilter, Registry>,
+    text: Mutex<String>,
+}
+
+impl Level {
+    /// Sets it. Whether it was another one before.
+    pub(crate) fn set(&self, level: &str) -> Result<bool, Fault> {
+        let mut text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
+        if *text == level {
+            return Ok(false);
+        }
+        self.filter.reload(filter(level)?).map_err(|error| {
+            Fault::new("cannot change the log's level", "in this process", error.to_string())
+        })?;
+        level.clone_into(&mut text);
+        Ok(true)
+    }
+}
+
+impl fmt::Debug for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Level").field(&self.text).finish()
+    }
 }
 
 /// The level, or directives.

@@ -197,3 +197,73 @@ async fn a_port_that_is_taken_is_named() {
     );
     assert!(stderr.lines().last().unwrap_or_default().starts_with(&start), "{stderr}");
 }
+
+/// Waits until a line of the log has this text.
+async fn line_with(
+    lines: &mut tokio::io::Lines<BufReader<tokio::process::ChildStderr>>,
+    text: &str,
+) -> String {
+    let found = timeout(PATIENCE, async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line.contains(text) {
+                return line;
+            }
+        }
+        panic!("the daemon ended without saying {text:?}");
+    });
+    found.await.unwrap_or_else(|_| panic!("the daemon never said {text:?}"))
+}
+
+#[tokio::test]
+async fn a_changed_file_is_taken_over_by_itself_and_by_sighup_and_the_rest_needs_a_restart() {
+    let cluster = Cluster::start(Config::default()).await;
+    let file = cluster.home().join("vk.yaml");
+    let write = |level: &str, rest: &str| {
+        std::fs::write(&file, format!("log: {{level: {level}}}\nnodes:\n- name: a\n  {rest}\n")).unwrap();
+    };
+    write("info", "labels: {zone: one, old: x}");
+    let mut child = cluster.daemon(&["--config", file.to_str().unwrap()]);
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    cluster.node_with("a", "True").await;
+
+    // By itself.
+    write(
+        "debug",
+        "labels: {zone: two}\n  taints: ['k=v:NoExecute']\n  port: 1234\nadmin: {listen: '127.0.0.1:1'}",
+    );
+    let line = line_with(&mut lines, "it needs a restart").await;
+    assert!(
+        line.contains("admin.listen has changed in ") || line.contains("nodes[0].port has changed in "),
+        "{line}"
+    );
+    line_with(&mut lines, "it needs a restart").await;
+    line_with(&mut lines, "the log level has changed").await;
+    let api: Api<Node> = Api::all(cluster.server.client());
+    let changed = async {
+        loop {
+            let node = api.get("a").await.unwrap();
+            let labels = node.metadata.labels.unwrap_or_default();
+            let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
+            let ours = taints.iter().any(|taint| taint.key == "k" && taint.effect == "NoExecute");
+            if labels["zone"] == "two" && !labels.contains_key("old") && ours {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, changed).await.expect("labels and taints are taken over");
+
+    // A broken file changes nothing, and says what is broken.
+    write("info", "lables: {zone: three}");
+    let line = line_with(&mut lines, "the configuration is not taken over").await;
+    assert!(line.contains("unknown key") && line.contains("did you mean"), "{line}");
+
+    signal(&child, Signal::SIGHUP);
+    line_with(&mut lines, "SIGHUP: reading the configuration").await;
+    line_with(&mut lines, "the configuration is not taken over").await;
+    let rest = tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    signal(&child, Signal::SIGTERM);
+    let (code, _) = ended(child).await;
+    assert_eq!(code, Some(0), "SIGHUP does not end it");
+    rest.await.unwrap();
+}

@@ -33,7 +33,6 @@ impl Document {
     }
 
     /// The content. Keys without a value are not in it: they say nothing.
-    #[cfg_attr(not(test), allow(dead_code, reason = "the reload compares it"))]
     pub(crate) fn value(&self) -> &Value {
         &self.value
     }

@@ -19,8 +19,10 @@ pub(crate) struct Key {
     /// Where it stands; `nodes[]` is each of the nodes.
     pub(crate) path: &'static str,
     /// The flag that sets it, and whose help tells what it means.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the reference page and its tests"))]
     pub(crate) flag: &'static str,
     /// What it takes, and in which unit.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the reference page and its tests"))]
     pub(crate) takes: Takes,
     /// What a change of it needs.
     pub(crate) effect: Effect,

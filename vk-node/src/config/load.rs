@@ -33,6 +33,20 @@ pub(crate) fn read(path: &Path, role: &str) -> Result<String, Fault> {
     std::fs::read_to_string(path).map_err(failed)
 }
 
+/// The same for the configuration file of a process that runs, whose threads must not wait for a disk.
+pub(crate) async fn read_later(path: &Path) -> Result<String, Fault> {
+    let owned = path.to_owned();
+    tokio::task::spawn_blocking(move || read(&owned, "the configuration file")).await.unwrap_or_else(
+        |error| {
+            Err(Fault::new(
+                "cannot read the configuration file",
+                path.display().to_string(),
+                error.to_string(),
+            ))
+        },
+    )
+}
+
 /// Reads YAML (or JSON, which is YAML) into `T`. `source` names the text in faults.
 pub(crate) fn parse<T: DeserializeOwned + Default>(text: &str, source: &str) -> Result<T, Fault> {
     let nothing = |line: &str| {
