@@ -79,6 +79,10 @@ impl Contestant {
         let child = Command::new("sh")
             // `exec`: the process we measure is the agent, not a shell around it.
             .args(["-c", &format!("exec {command}")])
+            // The driver's own; to the daemon everything that begins so is a setting.
+            .env_remove("VK_NODE_BIN")
+            .env_remove("VK_KWOK")
+            .env_remove("VK_CONTROL_PLANE_DIR")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .kill_on_drop(true)

@@ -21,6 +21,7 @@
 //! | `KUBECONFIG` | a kubeconfig of a member of `system:masters` |
 //! | `NODE_ADDRESS` | the address a node under test should listen on and report; more in [`addresses`] |
 //! | `VK_CONTROL_PLANE_DIR` | the instance's state folder; [`ControlPlane::current`] reads it |
+//! | `VK_TLS_CERT_FILE`, `VK_TLS_PRIVATE_KEY_FILE` | the daemon's own settings, which win over its flags: a serving certificate for every node address in the namespace. The API server checks nodes' certificates, so without one it reaches no log and no `nodes/…/proxy` |
 //! | `PATH` | begins with the folder of the built kubectl |
 //!
 //! The proxy variables (`http_proxy` and its kin) are removed: nothing in the namespace may leave it.
@@ -54,6 +55,12 @@ pub const TEST_KUBECONFIG: &str = "VK_TEST_KUBECONFIG";
 
 /// With [`TEST_KUBECONFIG`]: an address of this machine that the cluster's API server reaches nodes at.
 pub const TEST_NODE_ADDRESS: &str = "VK_TEST_NODE_ADDRESS";
+
+/// Names the certificate a daemon in the namespace serves its kubelet API with; set by `run`.
+pub const SERVING_CERT: &str = "VK_TLS_CERT_FILE";
+
+/// Names the key of [`SERVING_CERT`].
+pub const SERVING_KEY: &str = "VK_TLS_PRIVATE_KEY_FILE";
 
 /// Names the state folder of the instance whose namespace the process runs in; set by `run`.
 pub const CURRENT_DIR: &str = "VK_CONTROL_PLANE_DIR";

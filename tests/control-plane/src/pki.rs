@@ -48,6 +48,9 @@ pub struct Pki {
     folder: PathBuf,
 }
 
+/// The files of the certificate for any node.
+const NODES: &str = "nodes";
+
 impl Pki {
     /// The certificates in a folder that [`Pki::create`] filled.
     #[must_use]
@@ -86,11 +89,30 @@ impl Pki {
                 usage: ExtendedKeyUsage::Server,
             },
         )?;
+        let nodes: Vec<IpAddr> =
+            std::iter::once(addresses::API_SERVER).chain(addresses::nodes()).map(IpAddr::from).collect();
+        pki.issue(
+            NODES,
+            Subject {
+                name: "system:node:any",
+                group: Some("system:nodes"),
+                addresses: &nodes,
+                dns: &[],
+                usage: ExtendedKeyUsage::Server,
+            },
+        )?;
         pki.client_cert("admin", "vk-test:admin", Some("system:masters"))?;
         pki.client_cert("kubelet-client", "kube-apiserver-kubelet-client", Some(KUBELET_CLIENT_GROUP))?;
         pki.client_cert("controller-manager", "system:kube-controller-manager", None)?;
         pki.client_cert("scheduler", "system:kube-scheduler", None)?;
         Ok(pki)
+    }
+
+    /// The certificate that any node of the namespace may serve its kubelet API with: it is valid for every address
+    /// there, and for no name.
+    #[must_use]
+    pub fn nodes_pair(&self) -> Pair {
+        self.pair(NODES)
     }
 
     /// The folder.

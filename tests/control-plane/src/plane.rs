@@ -18,7 +18,10 @@ use crate::namespace::Namespace;
 use crate::pki::{KUBELET_CLIENT_GROUP, Pair, Pki};
 use crate::state::{Folder, Record};
 use crate::wait::{Stopwatch, until};
-use crate::{CURRENT_DIR, TEST_KUBECONFIG, TEST_NODE_ADDRESS, addresses, binaries, kubeconfig};
+use crate::{
+    CURRENT_DIR, SERVING_CERT, SERVING_KEY, TEST_KUBECONFIG, TEST_NODE_ADDRESS, addresses, binaries,
+    kubeconfig,
+};
 
 /// How long a component may take to be ready. Seconds on an idle machine; a busy two-core one is slower.
 const READY: Duration = Duration::from_mins(2);
@@ -330,6 +333,11 @@ impl ControlPlane {
                 command
                     .env("PATH", prepend(&tools, env::var_os("PATH").as_deref())?)
                     .env(CURRENT_DIR, &folder.0);
+                let pair = Pki::at(&folder.pki()).nodes_pair();
+                // An instance that an earlier version of this crate brought up has none.
+                if pair.certificate.is_file() {
+                    command.env(SERVING_CERT, pair.certificate).env(SERVING_KEY, pair.key);
+                }
                 command
             }
             Kind::Given { .. } => Command::new(program),
@@ -559,6 +567,7 @@ mod tests {
         assert!(text.contains("https://192.0.2.1:6443") && text.contains("admin.crt"), "{text}");
         let pair = pki.serving_cert("node-1", IpAddr::V4(addresses::NODE)).expect("a serving certificate");
         assert!(pair.certificate.is_file());
+        assert!(pki.nodes_pair().certificate.is_file() && pki.nodes_pair().key.is_file());
         let mode =
             std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&pair.key).expect("a key").permissions());
         assert_eq!(mode & 0o777, 0o600);

@@ -33,6 +33,21 @@ pub struct Daemon {
     child: Child,
 }
 
+/// A command of the binary that `VK_NODE_BIN` names, which dies with what holds it.
+///
+/// Its environment is empty: to the daemon every variable that begins with `VK_` is a setting, and those by which
+/// tests find their way are none of its business.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn command() -> Command {
+    let binary = std::env::var_os("VK_NODE_BIN").expect("VK_NODE_BIN; run `cargo xtask test`");
+    let mut command = Command::new(binary);
+    command.env_clear().stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
 impl DaemonHome {
     /// The files of a daemon that was not started yet. `mock` are its provider's settings.
     ///
@@ -58,14 +73,13 @@ impl DaemonHome {
     /// When there is none.
     #[must_use]
     pub fn start(self) -> Daemon {
-        let binary = std::env::var_os("VK_NODE_BIN").expect("VK_NODE_BIN; run `cargo xtask test`");
-        let mut command = Command::new(binary);
+        let mut command = command();
         command.arg("--config").arg(self.folder.path().join("vk.yaml"));
         command.args(["--port=0", "--log-level=error"]).env("KUBECONFIG", &self.kubeconfig);
         if let Ok(address) = std::env::var("NODE_ADDRESS") {
             command.arg(format!("--node-ip={address}"));
         }
-        let child = command.stdin(Stdio::null()).kill_on_drop(true).spawn().expect("the daemon starts");
+        let child = command.spawn().expect("the daemon starts");
         Daemon { home: self, child }
     }
 

@@ -48,6 +48,9 @@ impl Quickstart {
             .arg("quickstart")
             .arg("--kubeconfig")
             .arg(folder.path().join("kubeconfig"))
+            // Ours; to the daemon everything that begins so is a setting.
+            .env_remove("VK_NODE_BIN")
+            .env_remove("VK_KUBECTL")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
