@@ -21,6 +21,7 @@ mod publisher;
 mod queue;
 mod record;
 mod source;
+mod story;
 mod table;
 mod worker;
 
@@ -40,6 +41,7 @@ use self::observer::{Observer, backoff};
 use self::publisher::Publisher;
 use self::resolve::Resolver;
 use self::state::PodInput;
+use self::story::Story;
 use self::table::PodTable;
 use self::worker::Worker;
 use crate::clock::Clock;
@@ -85,8 +87,14 @@ impl Pods {
         clock: Clock,
     ) -> Self {
         let table = Arc::new(PodTable::new(config));
-        let observer =
-            Observer::new(Arc::clone(&table), Arc::clone(&provider), recorder.clone(), config.clone());
+        let story = Story::new(&config.name, provider.name());
+        let observer = Observer::new(
+            Arc::clone(&table),
+            Arc::clone(&provider),
+            recorder.clone(),
+            story.clone(),
+            config.clone(),
+        );
         let worker = Worker {
             table,
             provider,
@@ -95,6 +103,7 @@ impl Pods {
             resolver: Resolver::new(client.clone(), recorder.clone())
                 .with_host_ips(config.addresses.iter().copied()),
             recorder,
+            story,
             clock,
             slots: Arc::new(Semaphore::new(config.pod_workers.max(1))),
             creates: Semaphore::new(config.provider_calls.max(1)),
