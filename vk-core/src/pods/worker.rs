@@ -22,6 +22,7 @@ use super::table::PodTable;
 use crate::clock::Clock;
 use crate::config::NodeConfig;
 use crate::events::{PodEventRecord, Reason, Recorder};
+use crate::metrics::WorkMetrics;
 use crate::node::resources;
 use crate::provider::{ContainerState, Error, PodRef, PodUid, Provider, Retry};
 
@@ -41,6 +42,7 @@ pub(crate) struct Worker {
     pub(crate) creates: Semaphore,
     pub(crate) deletes: Semaphore,
     pub(crate) draining: AtomicBool,
+    pub(crate) metrics: WorkMetrics,
     /// The node's allocatable resources have been given to the resolver.
     pub(crate) allocatable_known: AtomicBool,
 }
@@ -82,6 +84,9 @@ impl Worker {
             });
             let Some((pod, step)) = decided else { return };
             let told = |step| self.story.step(step, &pod);
+            let name = step.name();
+            let failures = || self.table.with(uid, |record| record.failures).unwrap_or(0);
+            let failed_before = failures();
             match step {
                 Step::Wait => return,
                 Step::WaitFor(delay) => return self.table.queue.add_after(uid.clone(), delay),
@@ -107,6 +112,8 @@ impl Worker {
                     return self.table.forget(uid);
                 }
             }
+            let outcome = if failures() > failed_before { "failed" } else { "done" };
+            self.metrics.step(name, outcome);
         }
         self.table.queue.add(uid.clone());
     }
@@ -210,6 +217,13 @@ impl Worker {
                     cause = wanted.message,
                     "status written"
                 );
+            }
+            let runs = |status: &PodStatus| status.phase.as_deref() == Some("Running");
+            if matches!(written, Ok(Written::Changed(_))) && runs(&wanted) && !runs(current) {
+                let created = object.metadata.creation_timestamp.as_ref();
+                let age = created.map(|created| self.clock.now().duration_since(created.0));
+                // A clock that is behind the API server's would say less than nothing.
+                self.metrics.started(age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default());
             }
             self.settle_write(&pod, over, written);
         };
