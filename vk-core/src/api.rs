@@ -20,19 +20,19 @@ mod access;
 mod checkpoint;
 mod configz;
 mod containers;
-pub(crate) mod health;
+mod health;
 mod logs;
-pub(crate) mod metrics;
+mod metrics;
 #[cfg(test)]
 mod oracle;
 mod pods;
 mod reload;
-pub(crate) mod reply;
-pub(crate) mod request;
+mod reply;
+mod request;
 mod routes;
 mod serve;
 mod stats;
-mod streams;
+pub mod stream;
 #[cfg(test)]
 mod testing;
 pub mod tls;
@@ -54,6 +54,7 @@ use self::request::Call;
 use self::routes::{Bare, Endpoint, Root, Route};
 pub use self::serve::{Connection, Limits, serve};
 use self::stats::Stats;
+use self::stream::{StreamCounts, StreamLimits, Streams};
 use crate::clock::Clock;
 use crate::config::NodeConfig;
 use crate::health::Health;
@@ -75,6 +76,7 @@ pub struct KubeletApi {
     metrics: Metrics,
     config: Option<Arc<NodeConfig>>,
     flags: Arc<Vec<(String, String)>>,
+    streams: Arc<Streams>,
 }
 
 impl KubeletApi {
@@ -99,6 +101,7 @@ impl KubeletApi {
             started: clock.now(),
             clock,
             stats: Arc::default(),
+            streams: Arc::new(Streams::new(StreamLimits::default())),
         }
     }
 
@@ -112,7 +115,6 @@ impl KubeletApi {
     /// Counts in these metrics, and shows them on `/metrics`. Default metrics of its own.
     #[must_use]
     pub fn with_metrics(mut self, metrics: Metrics) -> Self {
-        self.access.count_in(&metrics);
         self.metrics = metrics;
         self
     }
@@ -134,6 +136,19 @@ impl KubeletApi {
     pub fn with_flags(mut self, flags: Vec<(String, String)>) -> Self {
         self.flags = Arc::new(flags);
         self
+    }
+
+    /// Sets the bounds on exec, attach and port-forward.
+    #[must_use]
+    pub fn with_stream_limits(mut self, limits: StreamLimits) -> Self {
+        self.streams = Arc::new(Streams::new(limits));
+        self
+    }
+
+    /// How many sessions of exec, attach and port-forward are under way.
+    #[must_use]
+    pub fn stream_counts(&self) -> StreamCounts {
+        self.streams.counts()
     }
 
     /// The API as a service. A request's [`Connection`] extension, if there is one, is where its client
@@ -207,7 +222,7 @@ impl KubeletApi {
             Endpoint::StatsSummary => stats::summary(self, &call).await,
             Endpoint::ResourceMetrics => stats::resource(self).await,
             Endpoint::Exec | Endpoint::Attach | Endpoint::PortForward | Endpoint::Run => {
-                streams::stream(self, &call, route.endpoint)
+                stream::answer(self, call, route.endpoint).await
             }
         }
     }

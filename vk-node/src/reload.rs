@@ -75,9 +75,7 @@ impl Reload {
             };
             if told {
                 tracing::info!("SIGHUP: reading the configuration and the certificates again");
-                for node in &nodes {
-                    node.serving.reload();
-                }
+                nodes.iter().for_each(|node| node.serving.reload());
             }
             let Some(path) = self.path.clone() else {
                 if told {

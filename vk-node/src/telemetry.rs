@@ -1,8 +1,6 @@
-//! The log: standard error, as text or JSON. Its level can be changed while the daemon runs. And traces, by OTLP.
+//! The log: standard error, as text or JSON. Its level can be changed while the daemon runs.
 
 mod layers;
-#[cfg(feature = "otlp")]
-mod traces;
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};

@@ -31,6 +31,11 @@ impl Call {
         self.params.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
     }
 
+    /// Every value of a query parameter, in order.
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.query.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
     /// The first value of a query parameter.
     pub(super) fn first(&self, name: &str) -> Option<&str> {
         first(&self.query, name)
@@ -43,7 +48,7 @@ pub(super) fn first<'a>(query: &'a [(String, String)], name: &str) -> Option<&'a
 }
 
 /// A query's pairs, in order. Any text is a list of pairs; there is nothing to fail on.
-pub(crate) fn pairs(uri: &Uri) -> Vec<(String, String)> {
+pub(super) fn pairs(uri: &Uri) -> Vec<(String, String)> {
     let query = Query::<Vec<(String, String)>>::try_from_uri(uri);
     query.map(|Query(pairs)| pairs).unwrap_or_default()
 }

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use axum::body::Body;
 use bytes::Bytes;
 use futures::StreamExt as _;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt as _;
@@ -21,7 +22,7 @@ use super::{Access, KubeletApi};
 use crate::clock::Clock;
 use crate::pods::PodLookup;
 use crate::provider::{
-    ContainerAttach, ContainerExec, ContainerLogs, ContainerRef, Error, ExecIo, ExitStatus, Features,
+    ContainerAttach, ContainerExec, ContainerLogs, ContainerRef, Duplex, Error, ExecIo, ExitStatus, Features,
     LogEntry, LogOptions, LogOutput, LogStream, NodeInfo, ObservedPod, PodEvent, PodPrepare, PodRef,
     PodStats, PodUpdate, PortForward, Provider, ResolvedPod, Result, Usage,
 };
@@ -30,13 +31,19 @@ type OpenLog = Box<dyn Fn() -> Result<LogStream> + Send + Sync>;
 type Listing = Box<dyn Fn() -> Result<Vec<ObservedPod>> + Send + Sync>;
 type Figures = Box<dyn Fn() -> Result<Usage> + Send + Sync>;
 
+/// What a command does; an attach is one without words.
+pub(super) type Run =
+    Box<dyn Fn(Vec<String>, ExecIo) -> BoxFuture<'static, Result<ExitStatus>> + Send + Sync>;
+pub(super) type Connect = Box<dyn Fn(u16) -> Result<Box<dyn Duplex>> + Send + Sync>;
+
 /// A provider that does what a test puts into it, and has no capability otherwise.
 #[derive(Default)]
 pub(super) struct Backend {
     pub(super) log: Option<OpenLog>,
     pub(super) listing: Option<Listing>,
     pub(super) figures: Option<Figures>,
-    pub(super) streams: bool,
+    pub(super) exec: Option<Run>,
+    pub(super) connect: Option<Connect>,
     /// The options of each log that was opened.
     pub(super) opened: Mutex<Vec<(ContainerRef, LogOptions)>>,
 }
@@ -80,13 +87,13 @@ impl Provider for Backend {
         self.log.is_some().then_some(self)
     }
     fn exec(&self) -> Option<&dyn ContainerExec> {
-        self.streams.then_some(self)
+        self.exec.is_some().then_some(self)
     }
     fn attach(&self) -> Option<&dyn ContainerAttach> {
-        self.streams.then_some(self)
+        self.exec.is_some().then_some(self)
     }
     fn port_forward(&self) -> Option<&dyn PortForward> {
-        None
+        self.connect.is_some().then_some(self)
     }
     fn stats(&self) -> Option<&dyn PodStats> {
         self.figures.is_some().then_some(self)
@@ -103,15 +110,22 @@ impl ContainerLogs for Backend {
 
 #[async_trait]
 impl ContainerExec for Backend {
-    async fn exec(&self, _: &ContainerRef, _: &[String], _: ExecIo) -> Result<ExitStatus> {
-        Err(Error::unavailable("not asked for here"))
+    async fn exec(&self, _: &ContainerRef, command: &[String], io: ExecIo) -> Result<ExitStatus> {
+        self.exec.as_ref().expect("only asked for commands when it has some")(command.to_vec(), io).await
     }
 }
 
 #[async_trait]
 impl ContainerAttach for Backend {
-    async fn attach(&self, _: &ContainerRef, _: ExecIo) -> Result<ExitStatus> {
-        Err(Error::unavailable("not asked for here"))
+    async fn attach(&self, _: &ContainerRef, io: ExecIo) -> Result<ExitStatus> {
+        self.exec.as_ref().expect("only asked to attach when it can")(Vec::new(), io).await
+    }
+}
+
+#[async_trait]
+impl PortForward for Backend {
+    async fn connect(&self, _: &PodRef, port: u16) -> Result<Box<dyn Duplex>> {
+        self.connect.as_ref().expect("only asked for ports when it has some")(port)
     }
 }
 
