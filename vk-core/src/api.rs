@@ -20,15 +20,15 @@ mod access;
 mod checkpoint;
 mod configz;
 mod containers;
-mod health;
+pub(crate) mod health;
 mod logs;
-mod metrics;
+pub(crate) mod metrics;
 #[cfg(test)]
 mod oracle;
 mod pods;
 mod reload;
-mod reply;
-mod request;
+pub(crate) mod reply;
+pub(crate) mod request;
 mod routes;
 mod serve;
 mod stats;
@@ -115,6 +115,7 @@ impl KubeletApi {
     /// Counts in these metrics, and shows them on `/metrics`. Default metrics of its own.
     #[must_use]
     pub fn with_metrics(mut self, metrics: Metrics) -> Self {
+        self.access.count_in(&metrics);
         self.metrics = metrics;
         self
     }

@@ -163,14 +163,23 @@ impl Recorder {
 
     /// Records an event about a pod.
     pub fn pod(&self, pod: &PodRef, event: PodEventRecord) {
-        tracing::debug!(
-            k8s.pod.uid = %pod.uid,
-            %pod,
-            reason = event.reason.as_str(),
-            message = event.message,
-            container = event.container,
-            "event",
-        );
+        // The log tells the same story as the events, and all of it: events may be dropped.
+        macro_rules! tell {
+            ($level:ident) => {
+                tracing::$level!(
+                    k8s.pod.uid = %pod.uid,
+                    %pod,
+                    reason = event.reason.as_str(),
+                    container = event.container,
+                    "{}",
+                    event.message
+                )
+            };
+        }
+        match event.severity {
+            Severity::Normal => tell!(info),
+            Severity::Warning => tell!(warn),
+        }
         self.push(Recorded::Pod(pod.clone(), event));
     }
 

@@ -1,9 +1,18 @@
 //! Whether a node makes progress, and whether it is ready: named checks, asked when somebody asks.
 //!
 //! An open port says nothing. *Liveness* here means that work goes on: workers take pods that wait, the watch of
-//! pods is alive, the lease is renewed. A failed liveness check names what is stuck, and a restart is the
-//! remedy. *Readiness* means that the node can take pods: it is registered, it knows its pods, its provider
-//! answers. What only time or the backend can mend is never a liveness failure.
+//! pods is alive, the lease is renewed. A failed liveness check names what is stuck. A restart is its remedy, or does no
+//! harm: pods go on. *Readiness* means that the node can take pods: it is registered, it knows its pods, its
+//! provider answers. What ails the backend is never a liveness failure.
+//!
+//! | check | of | fails when |
+//! |---|---|---|
+//! | `pod-workers` | liveness | pods wait, and none was taken for the provider's patience and five minutes |
+//! | `pod-watch` | liveness | the watch of pods has failed for five minutes, or was not opened anew for eleven |
+//! | `lease` | liveness | the lease was not renewed for its duration (where leases are allowed) |
+//! | `registered` | readiness | the Node object has not been found or made yet |
+//! | `pods-listed` | readiness | the API server's pods have not been listed yet |
+//! | `provider` | readiness | the provider does not answer, or says that it is not well |
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};

@@ -16,6 +16,7 @@
 //!
 //! Write a backend against [`provider`], then give it to a [`Node`].
 
+pub mod admin;
 pub mod api;
 mod client;
 pub mod clock;

@@ -12,6 +12,7 @@ mod credentials;
 mod port;
 mod process;
 mod provider;
+mod sampled;
 mod text;
 mod work;
 
@@ -28,6 +29,8 @@ pub(crate) use self::credentials::CredentialMetrics;
 pub(crate) use self::port::{Open, PortMetrics};
 pub(crate) use self::process::START as PROCESS_START;
 pub(crate) use self::provider::ProviderMetrics;
+pub(crate) use self::sampled::Kind;
+use self::sampled::Sampled;
 pub(crate) use self::work::WorkMetrics;
 
 /// Labels of a family: names and values, in the order in which they are written.
@@ -99,10 +102,19 @@ impl Metrics {
         &self.0.credentials
     }
 
-    /// Adds something that is measured when somebody asks.
-    pub(crate) fn collect(&self, collector: impl prometheus_client::collector::Collector) {
+    /// Adds a family whose figures are looked up when somebody asks: values of `label` with their figures, or,
+    /// without a label, one figure at most. `look` must not wait, and must not ask for the metrics.
+    pub(crate) fn sample(
+        &self,
+        kind: Kind,
+        name: &'static str,
+        help: &'static str,
+        label: &'static str,
+        look: impl Fn() -> Vec<(&'static str, f64)> + Send + Sync + 'static,
+    ) {
+        let sampled = Sampled { name, help, kind, label, look: Box::new(look) };
         let mut registry = self.0.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        registry.register_collector(Box::new(collector));
+        registry.register_collector(Box::new(sampled));
     }
 
     fn encode(&self) -> String {

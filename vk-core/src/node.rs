@@ -40,6 +40,8 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::config::{Markings, NodeConfig};
 use crate::events::Recorder;
+use crate::health::Health;
+use crate::metrics::Metrics;
 use crate::provider::Provider;
 
 pub use self::call::CallError;
@@ -82,6 +84,10 @@ pub struct NodeContext {
     pub instance: Instance,
     /// Labels, annotations and taints that replace those of `config` whenever they change. Default: they never do.
     pub markings: watch::Receiver<Markings>,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// What is checked.
+    pub health: Health,
 }
 
 impl NodeContext {
@@ -95,6 +101,8 @@ impl NodeContext {
         Self {
             markings,
             client,
+            metrics: Metrics::new(&config.name),
+            health: Health::new(),
             config: Arc::new(config),
             provider,
             recorder: Recorder::disabled(),

@@ -21,6 +21,7 @@ mod publisher;
 mod queue;
 mod record;
 mod source;
+mod story;
 mod table;
 mod worker;
 
@@ -32,6 +33,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -40,12 +42,15 @@ use self::observer::{Observer, backoff};
 use self::publisher::Publisher;
 use self::resolve::Resolver;
 use self::state::PodInput;
+use self::story::Story;
 use self::table::PodTable;
 use self::worker::Worker;
 use crate::clock::Clock;
 use crate::config::NodeConfig;
 use crate::events::Recorder;
-use crate::provider::{PodOutcome, Provider};
+use crate::health::Verdict;
+use crate::metrics::{Kind, Metrics};
+use crate::provider::{ContainerState, PodOutcome, PodRuntime, Provider, Sandbox};
 
 /// What the kubelet API may know of the node's pods. Implemented by the pod table; answers come from
 /// memory and never wait.
@@ -63,6 +68,31 @@ pub trait PodLookup: fmt::Debug + Send + Sync {
 pub struct Pods {
     worker: Arc<Worker>,
     client: ClientOf,
+}
+
+/// How long workers may be busy with the API server before none of them counts as alive: several of its requests'
+/// patience.
+const SLOWEST: Duration = Duration::from_mins(5);
+
+/// Whether workers take what waits.
+#[derive(Clone, Debug)]
+pub(crate) struct Progress {
+    table: Arc<PodTable>,
+    patience: Duration,
+}
+
+impl Progress {
+    /// Whether they do.
+    pub(crate) fn verdict(&self) -> Verdict {
+        match self.table.queue.stalled() {
+            Some(age) if age > self.patience => Err(format!(
+                "{} pods wait, and no worker has taken one for {} s",
+                self.table.queue.depth()[0],
+                age.as_secs()
+            )),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A client without a `Debug` of its own.
@@ -83,10 +113,17 @@ impl Pods {
         client: kube::Client,
         recorder: Recorder,
         clock: Clock,
+        metrics: &Metrics,
     ) -> Self {
         let table = Arc::new(PodTable::new(config));
-        let observer =
-            Observer::new(Arc::clone(&table), Arc::clone(&provider), recorder.clone(), config.clone());
+        let story = Story::new(&config.name, provider.name());
+        let observer = Observer::new(
+            Arc::clone(&table),
+            Arc::clone(&provider),
+            recorder.clone(),
+            story.clone(),
+            config.clone(),
+        );
         let worker = Worker {
             table,
             provider,
@@ -95,12 +132,14 @@ impl Pods {
             resolver: Resolver::new(client.clone(), recorder.clone())
                 .with_host_ips(config.addresses.iter().copied()),
             recorder,
+            story,
             clock,
             slots: Arc::new(Semaphore::new(config.pod_workers.max(1))),
             creates: Semaphore::new(config.provider_calls.max(1)),
             deletes: Semaphore::new(config.provider_calls.max(1)),
             draining: AtomicBool::new(false),
             allocatable_known: AtomicBool::new(false),
+            metrics: metrics.work().clone(),
             config: config.clone(),
         };
         Self { worker: Arc::new(worker), client: ClientOf(client) }
@@ -124,6 +163,50 @@ impl Pods {
         self.worker.observer.mass_absence()
     }
 
+    /// Whether workers take what waits.
+    pub(crate) fn progress(&self) -> Progress {
+        let config = &self.worker.config;
+        Progress { table: Arc::clone(&self.worker.table), patience: config.provider_timeout + SLOWEST }
+    }
+
+    /// Adds the figures that are looked up in the table.
+    pub(crate) fn observe(&self, metrics: &Metrics) {
+        let table = Arc::clone(&self.worker.table);
+        let help = "Pods in the queue, by state: ready for a worker, with a worker, or later";
+        metrics.sample(Kind::Gauge, "vk_queue_pods", help, "state", move || {
+            let [ready, active, later] = table.queue.depth();
+            vec![("ready", ready as f64), ("active", active as f64), ("later", later as f64)]
+        });
+        let table = Arc::clone(&self.worker.table);
+        let help = "Pods that this node knows, in the API or at the backend";
+        metrics.sample(Kind::Gauge, "vk_pods", help, "", move || vec![("", table.lock().len() as f64)]);
+        let table = Arc::clone(&self.worker.table);
+        let help = "Number of pods that have a running pod sandbox";
+        metrics.sample(Kind::Gauge, "kubelet_running_pods", help, "", move || {
+            let records = table.lock();
+            let ready = |runtime: &&PodRuntime| runtime.sandbox == Sandbox::Ready;
+            let running =
+                records.values().filter_map(|record| record.runtime.as_deref()).filter(ready).count();
+            vec![("", running as f64)]
+        });
+        let table = Arc::clone(&self.worker.table);
+        let help = "Number of containers currently running";
+        metrics.sample(Kind::Gauge, "kubelet_running_containers", help, "container_state", move || {
+            let mut counts = [("created", 0.0), ("running", 0.0), ("exited", 0.0)];
+            for record in table.lock().values() {
+                for container in record.runtime.iter().flat_map(|runtime| &runtime.containers) {
+                    let state = match container.state {
+                        ContainerState::Running { .. } => 1,
+                        ContainerState::Terminated(_) => 2,
+                        _ => 0,
+                    };
+                    counts[state].1 += 1.0;
+                }
+            }
+            counts.to_vec()
+        });
+    }
+
     /// Runs until cancelled: watches both sides and works on every pod that needs it. Passes that are under
     /// way when it is cancelled are dropped; what they did is found again by the next process.
     ///
@@ -143,12 +226,15 @@ impl Pods {
                 let worker = Arc::clone(&self.worker);
                 let stop = stop.clone();
                 passes.spawn(async move {
+                    let began = Instant::now();
                     let pass = std::panic::AssertUnwindSafe(worker.pass(&uid, permit)).catch_unwind();
                     // Cancel-safe: see `run`.
                     let ended = tokio::select! {
                         () = stop.cancelled() => return,
                         ended = pass => ended,
                     };
+                    let outcome = if ended.is_ok() { "done" } else { "panicked" };
+                    worker.metrics.pass(outcome, began.elapsed());
                     if ended.is_err() {
                         tracing::error!(k8s.pod.uid = %uid, "a pass over a pod panicked; it is repeated later");
                         worker.table.queue.add_after(uid.clone(), backoff(&worker.config, 5));

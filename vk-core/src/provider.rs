@@ -73,6 +73,7 @@ pub use self::resolved::{
 pub use self::stats::{
     ContainerUsage, CpuUsage, FilesystemUsage, MemoryUsage, NetworkUsage, NodeUsage, PodUsage, Usage,
 };
+pub(crate) use self::wrap::Metered;
 pub use self::wrap::{Delayed, Delays, Faults, Faulty, Limited, Limits, Verb};
 
 mod error;

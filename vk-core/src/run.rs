@@ -10,16 +10,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::tls::Serving;
 use crate::api::{self, Access, KubeletApi, Limits};
-use crate::client::impatient;
+use crate::client::{PodWatch, impatient};
 use crate::clock::Clock;
 use crate::config::{Markings, NodeConfig};
 use crate::events::{EventFlusher, Recorder};
+use crate::health::{Concern, Health};
+use crate::metrics::{Kind, Metrics};
 use crate::node::{
     Heartbeat, HeartbeatError, Instance, LeaseHandle, LeaseKeeper, LeaseRuntime, NodeContext, RegisterError,
     Registered, deregister, ensure_registered,
 };
 use crate::pods::{PodLookup, Pods};
-use crate::provider::Provider;
+use crate::provider::{Metered, Provider};
 use crate::shutdown::Shutdown;
 
 /// A node of a cluster, ready to run.
@@ -135,7 +137,9 @@ impl NodeBuilder {
     /// The node.
     pub fn build(self) -> Node {
         let Self { mut context, lease, server } = self;
-        context.client = impatient(context.client);
+        let watch = PodWatch::new();
+        context.client = impatient(context.client, context.metrics.cluster(), &watch);
+        context.provider = Arc::new(Metered::new(context.provider, context.metrics.clone()));
         let (recorder, flusher) =
             Recorder::new(context.client.clone(), &context.config, context.clock.clone());
         context.recorder = recorder.clone();
@@ -145,7 +149,9 @@ impl NodeBuilder {
             context.client.clone(),
             recorder,
             context.clock.clone(),
+            &context.metrics,
         );
+        observe(&context, &pods, watch);
         Node { context, pods, flusher, lease, server }
     }
 }
@@ -160,6 +166,18 @@ impl Node {
     #[must_use]
     pub fn pods(&self) -> Arc<dyn PodLookup> {
         self.pods.lookup()
+    }
+
+    /// What the node counts, for an [admin port](crate::admin).
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.context.metrics.clone()
+    }
+
+    /// Whether the node makes progress and is ready, for an [admin port](crate::admin).
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.context.health.clone()
     }
 
     /// The kubelet API as a service without sockets, for tests and for embedders with a server of their own.
@@ -232,8 +250,10 @@ impl Node {
         };
         tracing::info!(node = config.name, server = registered.server_version(), "registered");
         let lease = lease.unwrap_or_else(|| LeaseRuntime::current(context.client.clone()));
+        context.health.check("registered", Concern::Readiness, || Ok(()));
         let uid = registered.uid();
         let lease = LeaseKeeper::new(&registered).spawn(&lease);
+        observe_lease(&context, &lease);
         let beating = beat(registered, &lease, &pods, &mut tasks, shutdown, &config);
         // Boxed: it lives as long as the node, and is large.
         let ended = Box::pin(beating).await;
@@ -293,4 +313,58 @@ fn kubelet_api(context: &NodeContext, pods: &Pods, access: Access) -> KubeletApi
         context.clock.clone(),
     );
     api.with_config(Arc::clone(&context.config))
+        .with_metrics(context.metrics.clone())
+        .with_health(context.health.clone())
+}
+
+/// Checks and figures of a node that need no lease.
+fn observe(context: &NodeContext, pods: &Pods, watch: PodWatch) {
+    let health = &context.health;
+    health.check("pod-watch", Concern::Liveness, move || watch.verdict());
+    let progress = pods.progress();
+    health.check("pod-workers", Concern::Liveness, move || progress.verdict());
+    health.check("registered", Concern::Readiness, || Err("the node is not registered yet".to_owned()));
+    let synced = pods.synced();
+    health.check("pods-listed", Concern::Readiness, move || {
+        let listed = *synced.borrow();
+        listed.then_some(()).ok_or_else(|| "the API server's pods have not been listed yet".to_owned())
+    });
+    pods.observe(&context.metrics);
+    let absence = pods.mass_absence();
+    let help = "Whether a listing of the backend is not believed, because it lacks too many pods at once";
+    context.metrics.sample(Kind::Gauge, "vk_mass_absence", help, "", move || {
+        vec![("", f64::from(u8::from(absence.borrow().is_some())))]
+    });
+    let recorder = context.recorder.clone();
+    let help = "Kubernetes events, by what became of them: written, dropped for a limit, or failed";
+    context.metrics.sample(Kind::Counter, "vk_events", help, "outcome", move || {
+        let counts = recorder.counts();
+        vec![
+            ("written", counts.written as f64),
+            ("dropped-full", counts.dropped_full as f64),
+            ("dropped-spam", counts.dropped_spam as f64),
+            ("dropped-budget", counts.dropped_budget as f64),
+            ("failed", counts.failed as f64),
+        ]
+    });
+}
+
+fn observe_lease(context: &NodeContext, lease: &LeaseHandle) {
+    let (status, duration) = (lease.status(), context.config.lease_duration);
+    context.health.check("lease", Concern::Liveness, move || {
+        let status = status.borrow();
+        match status.age() {
+            // Then the node's status is its heartbeat.
+            _ if status.out_of_reach => Ok(()),
+            Some(age) if age > duration => {
+                Err(format!("not renewed for {} s, and it lasts {} s", age.as_secs(), duration.as_secs()))
+            }
+            _ => Ok(()),
+        }
+    });
+    let status = lease.status();
+    let help = "How long ago the node's lease was renewed; absent before the first time";
+    context.metrics.sample(Kind::Gauge, "vk_lease_age_seconds", help, "", move || {
+        status.borrow().age().map(|age| ("", age.as_secs_f64())).into_iter().collect()
+    });
 }

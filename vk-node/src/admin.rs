@@ -3,8 +3,17 @@
 use std::net::SocketAddr;
 
 use tokio::net::TcpListener;
+use vk_core::admin::Observed;
 
 use crate::fault::{Fault, chain};
+
+/// Serves it until it is aborted.
+pub(crate) async fn serve(listener: TcpListener, nodes: Vec<Observed>) {
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(%address, "admin port: /metrics, /livez, /readyz");
+    }
+    vk_core::admin::serve(listener, nodes).await;
+}
 
 /// Binds the port.
 pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, Fault> {

@@ -22,6 +22,8 @@ use std::cell::Cell;
 use std::io::Write;
 use std::process::ExitCode;
 
+#[cfg(feature = "otlp")]
+use tokio_util::sync::CancellationToken;
 use vk_core::Shutdown;
 
 use crate::args::{Cli, Command, Parsed, RunArgs};
@@ -63,23 +65,23 @@ fn dispatch(cli: Cli, notes: Vec<String>) -> Result<ExitCode, Faults> {
         }
         #[cfg(feature = "quickstart")]
         Some(Command::Quickstart(quickstart_args)) => {
-            telemetry::start(&quickstart::log(&quickstart_args))?;
+            telemetry::start(&quickstart::log(&quickstart_args), None)?;
             on_runtime(quickstart::run(quickstart_args))
         }
         Some(Command::Providers { name }) => on_runtime(async move {
             say(&about::providers(name.as_deref())?);
             Ok(ExitCode::SUCCESS)
         }),
-        Some(Command::Version) => told(&about::version()),
-        Some(Command::Completions { shell }) => told(&about::completions(shell)),
-        Some(Command::Man { command }) => told(&about::manual(command.as_deref())?),
+        Some(Command::Version) => Ok(told(&about::version())),
+        Some(Command::Completions { shell }) => Ok(told(&about::completions(shell))),
+        Some(Command::Man { command }) => Ok(told(&about::manual(command.as_deref())?)),
         Some(Command::Debug) => Err(about::debug().into()),
     }
 }
 
-fn told(text: &str) -> Result<ExitCode, Faults> {
+fn told(text: &str) -> ExitCode {
     say(text);
-    Ok(ExitCode::SUCCESS)
+    ExitCode::SUCCESS
 }
 
 fn run(args: &RunArgs, mut notes: Vec<String>) -> Result<ExitCode, Faults> {
@@ -87,23 +89,35 @@ fn run(args: &RunArgs, mut notes: Vec<String>) -> Result<ExitCode, Faults> {
     let mut settings = Settings::read(args, environment.clone())?;
     refuse_unbuilt(&settings)?;
     notes.append(&mut settings.notes);
-    let level = telemetry::start(&settings.log)?;
+    let telemetry = telemetry::start(&settings.log, settings.tracing.as_ref())?;
     for note in notes {
         tracing::warn!("{note}");
     }
-    let reload = Reload::new(args, &environment, level)?;
-    on_runtime(daemon(settings, reload))
+    let reload = Reload::new(args, &environment, telemetry.level)?;
+    on_runtime(async move {
+        #[cfg(feature = "otlp")]
+        let (stop, traces) = (CancellationToken::new(), telemetry.exporter);
+        #[cfg(feature = "otlp")]
+        let traces = traces.map(|exporter| tokio::spawn(exporter.run(stop.clone())));
+        let outcome = daemon(settings, reload).await;
+        #[cfg(feature = "otlp")]
+        if let Some(traces) = traces {
+            stop.cancel();
+            if let Err(error) = traces.await {
+                tracing::error!(%error, "traces were not exported to the end");
+            }
+        }
+        outcome
+    })
 }
 
 /// What can be set and is not built yet.
 fn refuse_unbuilt(settings: &Settings) -> Result<(), Faults> {
     let mut faults = Faults::default();
-    let tracing = settings.tracing.as_ref().map(|tracing| tracing.endpoint.to_string());
     let bootstrap = &settings.cluster.bootstrap;
     let bootstrap =
         bootstrap.as_ref().map(|b| format!("{}, {}", b.kubeconfig.display(), b.cert_dir.display()));
     for (key, value) in [
-        ("tracing", tracing),
         ("cluster.bootstrapKubeconfig", bootstrap),
         ("admin.listen", settings.admin.map(|address| address.to_string())),
     ] {

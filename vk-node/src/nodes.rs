@@ -7,6 +7,7 @@ use kube::Api;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use vk_core::admin::Observed;
 use vk_core::api::Limits;
 use vk_core::node::{Instance, LeaseRuntime};
 use vk_core::{ApiServer, Node, Shutdown};
@@ -15,7 +16,7 @@ use crate::cluster::Cluster;
 use crate::config::settings::Settings;
 use crate::fault::{Fault, chain};
 use crate::reload::Adjustable;
-use crate::{backends, kubelet_api, preflight};
+use crate::{admin, backends, kubelet_api, preflight};
 
 /// How often a node that is waited for is looked at.
 const LOOK: Duration = Duration::from_millis(50);
@@ -26,6 +27,8 @@ pub(crate) struct Nodes {
     tasks: JoinSet<Result<(), String>>,
     shutdown: Shutdown,
     adjustable: Vec<Adjustable>,
+    /// Ends with the nodes.
+    _admin_port: JoinSet<()>,
 }
 
 impl Nodes {
@@ -69,13 +72,23 @@ impl Nodes {
             nodes.push((name, node));
         }
         let mut tasks = JoinSet::new();
+        let observed = nodes.iter().map(|(name, node)| Observed {
+            node: name.clone(),
+            health: node.health(),
+            metrics: node.metrics(),
+        });
+        let observed = observed.collect();
+        let mut admin_port = JoinSet::new();
+        if let Some(address) = settings.admin {
+            admin_port.spawn(admin::serve(admin::listen(address).await?, observed));
+        }
         for (name, node) in nodes {
             let shutdown = shutdown.clone();
             tasks.spawn(async move {
                 Box::pin(node.run(shutdown)).await.map_err(|error| format!("node {name}: {}", chain(&error)))
             });
         }
-        Ok(Self { tasks, shutdown: shutdown.clone(), adjustable })
+        Ok(Self { tasks, shutdown: shutdown.clone(), adjustable, _admin_port: admin_port })
     }
 
     /// What can be changed of the nodes while they run.

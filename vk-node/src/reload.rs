@@ -75,7 +75,9 @@ impl Reload {
             };
             if told {
                 tracing::info!("SIGHUP: reading the configuration and the certificates again");
-                nodes.iter().for_each(|node| node.serving.reload());
+                for node in &nodes {
+                    node.serving.reload();
+                }
             }
             let Some(path) = self.path.clone() else {
                 if told {

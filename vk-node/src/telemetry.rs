@@ -1,6 +1,8 @@
-//! The log: standard error, as text or JSON. Its level can be changed while the daemon runs.
+//! The log: standard error, as text or JSON. Its level can be changed while the daemon runs. And traces, by OTLP.
 
 mod layers;
+#[cfg(feature = "otlp")]
+mod traces;
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};

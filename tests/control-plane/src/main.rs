@@ -124,6 +124,8 @@ enum Part {
     ControlPlane,
     /// KWOK, a peer in the benchmarks
     Kwok,
+    /// metrics-server, which reads nodes' metrics
+    MetricsServer,
 }
 
 fn main() -> ExitCode {
@@ -173,6 +175,7 @@ fn build(cache: &Cache, version: Version, part: Part) -> Result<()> {
     let modules = match part {
         Part::ControlPlane => vec![Module::Etcd, Module::Kubernetes(version)],
         Part::Kwok => vec![Module::Kwok],
+        Part::MetricsServer => vec![Module::MetricsServer],
     };
     for module in modules {
         println!("{}", binaries::ensure(cache, module)?.display());

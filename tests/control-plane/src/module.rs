@@ -70,6 +70,8 @@ pub enum Module {
     Etcd,
     /// KWOK, a peer in the benchmarks.
     Kwok,
+    /// metrics-server, which reads nodes' metrics.
+    MetricsServer,
 }
 
 /// What is built from a module, and how.
@@ -145,6 +147,13 @@ impl Module {
                 binaries: &[("kwok", "sigs.k8s.io/kwok/cmd/kwok")],
                 stamps: &[],
             },
+            Self::MetricsServer => Pin {
+                name: "metrics-server",
+                version: "0.9.0",
+                files: files!("metrics-server"),
+                binaries: &[("metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server")],
+                stamps: &[],
+            },
         }
     }
 }
@@ -178,8 +187,13 @@ impl Pin {
 mod tests {
     use super::*;
 
-    const MODULES: [Module; 4] =
-        [Module::Kubernetes(Version::V1_37), Module::Kubernetes(Version::V1_35), Module::Etcd, Module::Kwok];
+    const MODULES: [Module; 5] = [
+        Module::Kubernetes(Version::V1_37),
+        Module::Kubernetes(Version::V1_35),
+        Module::Etcd,
+        Module::Kwok,
+        Module::MetricsServer,
+    ];
 
     #[test]
     fn a_version_is_found_by_release_or_minor() {

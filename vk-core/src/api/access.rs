@@ -137,6 +137,13 @@ impl Access {
         self.everyone || self.anonymous_metrics || (known && allowed)
     }
 
+    /// Counts reviews in these metrics. Of nodes that share the rules the first one counts them.
+    pub(super) fn count_in(&self, metrics: &Metrics) {
+        if let Some(reviews) = &self.reviews {
+            reviews.count_in(metrics.port());
+        }
+    }
+
     /// Keeps what it believes in fresh. Does not end.
     pub(crate) async fn keep(&self, clock: &Clock, metrics: &Metrics) {
         match &self.client_ca {

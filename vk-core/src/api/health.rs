@@ -22,7 +22,7 @@ pub(super) fn syncloop(liveness: &[Finding]) -> Verdict {
 }
 
 /// One check by itself.
-pub(super) fn one(verdict: &Verdict) -> Response {
+pub(crate) fn one(verdict: &Verdict) -> Response {
     match verdict {
         Ok(()) => reply::text(StatusCode::OK, "ok"),
         Err(reason) => {
@@ -34,7 +34,7 @@ pub(super) fn one(verdict: &Verdict) -> Response {
 
 /// All checks together. With `?verbose`, or when one fails, each has a line; `?exclude=<name>` leaves one out.
 /// Reasons are for the log, and for those who ask for the check itself.
-pub(super) fn all(what: &str, findings: &[Finding], query: &[(String, String)]) -> Response {
+pub(crate) fn all(what: &str, findings: &[Finding], query: &[(String, String)]) -> Response {
     let mut excluded: Vec<&str> =
         query.iter().filter(|(key, _)| key == "exclude").map(|(_, value)| value.as_str()).collect();
     excluded.sort_unstable();

@@ -66,7 +66,10 @@ pub(super) async fn container_logs(api: &KubeletApi, call: &Call) -> Response {
         return failed(&container, &options, error);
     }
     let closing = call.connection.as_ref().map(|connection| connection.closing().clone());
-    Response::new(Body::from_stream(LogBody::new(log.boxed(), &options, closing)))
+    let open = api.metrics.port().stream("log");
+    let body = LogBody::new(log.boxed(), &options, closing);
+    // Counted for as long as the body lives.
+    Response::new(Body::from_stream(body.inspect(move |_| _ = &open)))
 }
 
 fn failed(container: &crate::provider::ContainerRef, options: &LogOptions, error: &Error) -> Response {

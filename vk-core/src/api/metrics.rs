@@ -15,7 +15,7 @@ const CONTENT: HeaderValue =
 const STARTED: HeaderName = HeaderName::from_static("process-start-time-unix");
 
 /// A document in the text format, with the header that scrapers tell restarts by.
-pub(super) fn document(text: String) -> Response {
+pub(crate) fn document(text: String) -> Response {
     let mut response = Response::new(Body::from(text));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, CONTENT);

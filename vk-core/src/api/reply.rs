@@ -22,7 +22,7 @@ pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Response {
 
 /// A text as Go's `http.Error` writes it, which some of the kubelet's answers go through: with a line's end
 /// and `X-Content-Type-Options`.
-pub(super) fn error_line(status: StatusCode, line: &str) -> Response {
+pub(crate) fn error_line(status: StatusCode, line: &str) -> Response {
     nosniff(text(status, format!("{line}\n")))
 }
 

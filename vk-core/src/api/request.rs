@@ -48,7 +48,7 @@ pub(super) fn first<'a>(query: &'a [(String, String)], name: &str) -> Option<&'a
 }
 
 /// A query's pairs, in order. Any text is a list of pairs; there is nothing to fail on.
-pub(super) fn pairs(uri: &Uri) -> Vec<(String, String)> {
+pub(crate) fn pairs(uri: &Uri) -> Vec<(String, String)> {
     let query = Query::<Vec<(String, String)>>::try_from_uri(uri);
     query.map(|Query(pairs)| pairs).unwrap_or_default()
 }

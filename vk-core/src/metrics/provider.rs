@@ -26,7 +26,7 @@ impl ProviderMetrics {
         };
         registry.register(
             "vk_provider_calls",
-            "Calls of the provider that ended, by operation and outcome (ok, the error's kind, or dropped)",
+            "Calls of the provider that ended, by operation and outcome: ok, the error's reason, or dropped",
             metrics.calls.clone(),
         );
         registry.register(

@@ -23,6 +23,7 @@ use super::writer::NodeWriter;
 use crate::config::NodeConfig;
 use crate::events::NodeReason;
 use crate::events::budget::TokenBucket;
+use crate::health::Concern;
 use crate::provider::NodeInfo;
 
 /// How long a node that was ready when we started stays so while its pods are not known.
@@ -120,6 +121,7 @@ impl Heartbeat {
     /// # Errors
     /// Only when the node is no longer ours; then nothing is written.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), HeartbeatError> {
+        self.tell_health();
         self.event(NodeReason::Starting, "Starting virtual kubelet.".to_owned());
         // Cancel-safe: a write that was cut off is found by comparing again.
         if let Some(error) = shutdown.run_until_cancelled(Box::pin(self.beat())).await {
@@ -337,6 +339,16 @@ impl Heartbeat {
             self.info = answer.info;
             self.describe();
         }
+        self.tell_health();
+    }
+
+    /// For `/readyz`.
+    fn tell_health(&self) {
+        let verdict = match &self.provider {
+            Readiness::Ready => Ok(()),
+            Readiness::NotReady { reason, message } => Err(format!("{reason}: {message}")),
+        };
+        self.context.health.check("provider", Concern::Readiness, move || verdict.clone());
     }
 
     /// Takes over the markings as they are now.

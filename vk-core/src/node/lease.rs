@@ -22,7 +22,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::call::{Backoff, CallError, call_within};
 use super::claim::{LEASE_NAMESPACE, LeaseForm, Title, UNMARKED, renewed_at};
 use super::register::Registered;
+use crate::client::counted;
 use crate::clock::Clock;
+use crate::metrics::Metrics;
 
 /// Attempts without a pause after a failure, the kubelet's `maxUpdateRetries`.
 const IMMEDIATE: u32 = 5;
@@ -129,6 +131,7 @@ impl fmt::Debug for LeaseRuntime {
 pub struct LeaseKeeper {
     form: LeaseForm,
     clock: Clock,
+    metrics: Metrics,
     /// The lease as the API server had it last; `None` if it has none.
     lease: Option<Lease>,
     /// Whether that has changed since, as a conflict says.
@@ -197,6 +200,7 @@ impl LeaseKeeper {
         Self {
             form: LeaseForm::of(context),
             clock: context.clock.clone(),
+            metrics: context.metrics.clone(),
             stale: claimed.is_none(),
             lease: claimed,
             owner: registered.uid(),
@@ -215,6 +219,8 @@ impl LeaseKeeper {
     }
 
     async fn run(mut self, client: kube::Client, stop: CancellationToken) {
+        // Made here, so that what it runs on is the lease's own.
+        let client = counted(client, self.metrics.cluster());
         let api: Api<Lease> = Api::namespaced(client, LEASE_NAMESPACE);
         // Cancel-safe: the keeper may be interrupted anywhere; the next renewal reads what it left.
         stop.run_until_cancelled(self.renew_for_ever(&api)).await;

@@ -36,6 +36,23 @@ pub(crate) enum Step {
     Forget,
 }
 
+impl Step {
+    /// What metrics call it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Wait | Self::WaitFor(_) => "wait",
+            Self::Confirm => "confirm",
+            Self::Create => "create",
+            Self::Look => "look",
+            Self::Update => "update",
+            Self::Delete { .. } => "delete",
+            Self::Settle => "settle",
+            Self::Remove => "remove",
+            Self::Forget => "forget",
+        }
+    }
+}
+
 /// How long the rules wait.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::narrate::narrate;
 use super::record::{CreateCall, Presence, Record};
 use super::state::PodState;
+use super::story::Story;
 use super::table::PodTable;
 use crate::config::NodeConfig;
 use crate::events::Recorder;
@@ -32,6 +33,7 @@ pub(crate) struct Observer {
     table: Arc<PodTable>,
     provider: Arc<dyn Provider>,
     recorder: Recorder,
+    story: Story,
     config: NodeConfig,
     /// One listing at a time; waiters share the next one. Holds when the last one began.
     looking: Mutex<Option<Instant>>,
@@ -52,12 +54,14 @@ impl Observer {
         table: Arc<PodTable>,
         provider: Arc<dyn Provider>,
         recorder: Recorder,
+        story: Story,
         config: NodeConfig,
     ) -> Self {
         Self {
             table,
             provider,
             recorder,
+            story,
             config,
             looking: Mutex::new(None),
             mass_absence: watch::Sender::new(None),
@@ -152,8 +156,11 @@ impl Observer {
             _ => Vec::new(),
         };
         drop(records);
-        for line in lines {
-            self.recorder.pod(&pod, line);
+        if !lines.is_empty() {
+            let _told = self.story.step("observe", &pod).entered();
+            for line in lines {
+                self.recorder.pod(&pod, line);
+            }
         }
         self.table.queue.add(pod.uid);
     }

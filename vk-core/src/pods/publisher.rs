@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use serde_json::Value;
 
 use super::patch::status_patch;
 use crate::incarnation;
@@ -40,17 +41,14 @@ impl Publisher {
         Api::namespaced(self.client.clone(), &pod.namespace)
     }
 
-    /// Brings the API server's status to `wanted`, by a strategic-merge patch of the fields a kubelet owns,
-    /// with the UID in it. Equal status is not written.
-    pub(crate) async fn write(
-        &self,
-        pod: &PodRef,
-        current: &PodStatus,
-        wanted: &PodStatus,
-    ) -> Result<Written, kube::Error> {
-        let Some(patch) = status_patch(pod.uid.as_str(), current, wanted) else {
-            return Ok(Written::Unchanged);
-        };
+    /// What has to be written so that the API server's status is `wanted`: a strategic-merge patch of the fields a
+    /// kubelet owns, with the UID in it. `None`: it is so already.
+    pub(crate) fn difference(pod: &PodRef, current: &PodStatus, wanted: &PodStatus) -> Option<Value> {
+        status_patch(pod.uid.as_str(), current, wanted)
+    }
+
+    /// Writes a [`difference`](Self::difference).
+    pub(crate) async fn write(&self, pod: &PodRef, patch: Value) -> Result<Written, kube::Error> {
         let params = PatchParams::default();
         match self.api(pod).patch_status(&pod.name, &params, &Patch::Strategic(patch)).await {
             Ok(object) if object.metadata.uid.as_deref() == Some(pod.uid.as_str()) => {

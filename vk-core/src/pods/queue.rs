@@ -25,6 +25,8 @@ struct Inner<K> {
     due: HashMap<K, (Instant, u64)>,
     sequence: u64,
     closed: bool,
+    /// Since when keys have been ready without one being taken.
+    waiting: Option<Instant>,
 }
 
 /// What to do with a key when the pass that has it is over.
@@ -45,6 +47,7 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
                 due: HashMap::new(),
                 sequence: 0,
                 closed: false,
+                waiting: None,
             }),
             changed: Notify::new(),
         }
@@ -95,6 +98,7 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
                 if let Some(key) = inner.ready.pop_front() {
                     inner.queued.remove(&key);
                     inner.active.insert(key.clone(), Redo::No);
+                    inner.waiting = (!inner.ready.is_empty()).then(Instant::now);
                     return Some(key);
                 }
                 inner.later.first_key_value().map(|((at, _), _)| *at)
@@ -127,6 +131,20 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
         self.changed.notify_one();
     }
 
+    /// How many keys are ready, being worked on, and due later.
+    pub(crate) fn depth(&self) -> [usize; 3] {
+        let inner = self.lock();
+        [inner.ready.len(), inner.active.len(), inner.later.len()]
+    }
+
+    /// For how long keys have been ready without one being taken; `None` if there is nothing to take. Later dates
+    /// that have come count from when somebody looks.
+    pub(crate) fn stalled(&self) -> Option<Duration> {
+        let mut inner = self.lock();
+        inner.promote(Instant::now());
+        inner.waiting.map(|since| since.elapsed())
+    }
+
     /// Keys ready or being worked on; later dates do not count.
     pub(crate) fn busy(&self) -> usize {
         let inner = self.lock();
@@ -140,6 +158,7 @@ impl<K: Clone + Eq + Hash> Inner<K> {
             *redo = Redo::Yes;
         } else if self.queued.insert(key.clone()) {
             self.ready.push_back(key);
+            self.waiting.get_or_insert_with(Instant::now);
         }
     }
 
@@ -206,6 +225,24 @@ mod tests {
         assert_eq!(queue.next().await, Some(1));
         queue.done(&1);
         assert!(tokio::time::timeout(secs(300), queue.next()).await.is_err(), "the later date is cancelled");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_that_nobody_takes_from_is_stalled_and_one_that_is_empty_is_not() {
+        let queue = WorkQueue::new();
+        tokio::time::sleep(secs(100)).await;
+        assert_eq!(queue.stalled(), None);
+        queue.add(1);
+        queue.add(2);
+        queue.add_after(3, secs(1_000));
+        tokio::time::sleep(secs(10)).await;
+        assert_eq!((queue.stalled(), queue.depth()), (Some(secs(10)), [2, 0, 1]));
+        assert_eq!(queue.next().await, Some(1));
+        assert_eq!(queue.stalled(), Some(secs(0)), "one was taken just now");
+        assert_eq!(queue.next().await, Some(2));
+        assert_eq!((queue.stalled(), queue.depth()), (None, [0, 2, 1]));
+        tokio::time::sleep(secs(2_000)).await;
+        assert_eq!(queue.stalled(), Some(secs(0)));
     }
 
     #[tokio::test(start_paused = true)]

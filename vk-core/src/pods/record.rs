@@ -151,6 +151,8 @@ pub(crate) struct DeleteCall {
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own; the state machine is `state`")]
 pub(crate) struct Record {
     pub(crate) pod: PodRef,
+    /// When this process met it.
+    pub(crate) met: Instant,
     /// The API object; `None` when there is none (any more).
     pub(crate) desired: Option<Desired>,
     /// No object is known, or a listing did not have it: to be confirmed by reading the object itself.
@@ -196,6 +198,7 @@ impl Record {
     pub(crate) fn new(pod: PodRef, now: Instant, quiet: Duration) -> Self {
         Self {
             pod,
+            met: now,
             desired: None,
             suspect: false,
             confirmed_gone: false,

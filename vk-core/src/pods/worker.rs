@@ -7,6 +7,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout};
+use tracing::Instrument as _;
 
 use super::decide::{Patience, Step, decide};
 use super::observer::{Observer, backoff};
@@ -16,10 +17,12 @@ use super::resolve::{ResolveError, Resolver};
 use super::source::chain;
 use super::state::{PodInput, PodState};
 use super::status::{Situation, StatusInput, pod_status};
+use super::story::Story;
 use super::table::PodTable;
 use crate::clock::Clock;
 use crate::config::NodeConfig;
 use crate::events::{PodEventRecord, Reason, Recorder};
+use crate::metrics::WorkMetrics;
 use crate::node::resources;
 use crate::provider::{ContainerState, Error, PodRef, PodUid, Provider, Retry};
 
@@ -32,12 +35,14 @@ pub(crate) struct Worker {
     pub(crate) publisher: Publisher,
     pub(crate) resolver: Resolver,
     pub(crate) recorder: Recorder,
+    pub(crate) story: Story,
     pub(crate) clock: Clock,
     pub(crate) config: NodeConfig,
     pub(crate) slots: Arc<Semaphore>,
     pub(crate) creates: Semaphore,
     pub(crate) deletes: Semaphore,
     pub(crate) draining: AtomicBool,
+    pub(crate) metrics: WorkMetrics,
     /// The node's allocatable resources have been given to the resolver.
     pub(crate) allocatable_known: AtomicBool,
 }
@@ -78,26 +83,37 @@ impl Worker {
                 (record.pod.clone(), step)
             });
             let Some((pod, step)) = decided else { return };
+            let told = |step| self.story.step(step, &pod);
+            let name = step.name();
+            let failures = || self.table.with(uid, |record| record.failures).unwrap_or(0);
+            let failed_before = failures();
             match step {
                 Step::Wait => return,
                 Step::WaitFor(delay) => return self.table.queue.add_after(uid.clone(), delay),
-                Step::Confirm => self.confirm(&pod).await,
+                Step::Confirm => self.confirm(&pod).instrument(told("confirm")).await,
                 Step::Create if self.draining.load(Ordering::Acquire) => return,
                 // `resourceFieldRef` may ask for it, and would be refused for good. The answer wakes all pods.
                 Step::Create if !self.allocatable_known.load(Ordering::Acquire) => return,
-                Step::Create => self.create(&pod, &mut slot).await,
-                Step::Look => self.look(&pod, &mut slot).await,
-                Step::Update => self.update(&pod, &mut slot).await,
-                Step::Delete { grace } => self.delete(&pod, grace, &mut slot).await,
+                Step::Create => self.create(&pod, &mut slot).instrument(told("create")).await,
+                Step::Look => self.look(&pod, &mut slot).instrument(told("look")).await,
+                Step::Update => self.update(&pod, &mut slot).instrument(told("update")).await,
+                Step::Delete { grace } => {
+                    self.delete(&pod, grace, &mut slot).instrument(told("delete")).await;
+                }
                 Step::Settle => {
                     self.table.with(uid, Record::absent);
                 }
-                Step::Remove => self.remove(&pod).await,
+                Step::Remove => self.remove(&pod).instrument(told("remove")).await,
                 Step::Forget => {
+                    if let Some(met) = self.table.with(uid, |record| record.met) {
+                        self.story.end(&pod, met);
+                    }
                     self.resolver.forget(uid);
                     return self.table.forget(uid);
                 }
             }
+            let outcome = if failures() > failed_before { "failed" } else { "done" };
+            self.metrics.step(name, outcome);
         }
         self.table.queue.add(uid.clone());
     }
@@ -189,8 +205,29 @@ impl Worker {
         if (starting || stopping) && now < quiet_until {
             return self.table.queue.add_after(uid.clone(), quiet_until - now);
         }
-        let written = self.publisher.write(&pod, current, &wanted).await;
-        self.settle_write(&pod, over, written);
+        let Some(patch) = Publisher::difference(&pod, current, &wanted) else {
+            return self.settle_write(&pod, over, Ok(Written::Unchanged));
+        };
+        let writing = async {
+            let written = self.publisher.write(&pod, patch).await;
+            if matches!(written, Ok(Written::Changed(_))) {
+                tracing::info!(
+                    phase = wanted.phase,
+                    reason = wanted.reason,
+                    cause = wanted.message,
+                    "status written"
+                );
+            }
+            let runs = |status: &PodStatus| status.phase.as_deref() == Some("Running");
+            if matches!(written, Ok(Written::Changed(_))) && runs(&wanted) && !runs(current) {
+                let created = object.metadata.creation_timestamp.as_ref();
+                let age = created.map(|created| self.clock.now().duration_since(created.0));
+                // A clock that is behind the API server's would say less than nothing.
+                self.metrics.started(age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default());
+            }
+            self.settle_write(&pod, over, written);
+        };
+        writing.instrument(self.story.step("status", &pod)).await;
     }
 
     fn settle_write(&self, pod: &PodRef, over: bool, written: Result<Written, kube::Error>) {
@@ -328,7 +365,7 @@ impl Worker {
                     record.situation =
                         Situation::Failing { reason: "ProviderFailed".to_owned(), message: message.clone() };
                 });
-                self.record(pod, Reason::ProviderCreateFailed, &message);
+                self.record(pod, Reason::ProviderCreateFailed, &whose(pod, &message));
                 self.failed(pod, "creating the pod in the provider", &message, error.retry());
             }
         }
@@ -358,7 +395,7 @@ impl Worker {
 
     /// The pod can never run here.
     fn refuse(&self, pod: &PodRef, reason: &str, message: &str) {
-        self.record(pod, Reason::ProviderCreateFailed, message);
+        self.record(pod, Reason::ProviderCreateFailed, &whose(pod, message));
         self.table.with(&pod.uid, |record| {
             record.situation = Situation::Refused { reason: reason.to_owned(), message: message.to_owned() };
             record.create = CreateCall::NotSent;
@@ -503,6 +540,11 @@ impl Worker {
     fn record(&self, pod: &PodRef, reason: Reason, message: &str) {
         self.recorder.pod(pod, PodEventRecord::new(reason, message));
     }
+}
+
+/// A failure's message that can be told from another incarnation's: `kubectl describe pod` shows no UID but in events.
+fn whose(pod: &PodRef, message: &str) -> String {
+    format!("{message} (pod {pod}, UID {})", pod.uid)
 }
 
 fn running_containers(record: &Record) -> Vec<String> {

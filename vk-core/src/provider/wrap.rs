@@ -4,12 +4,14 @@
 pub use self::delayed::{Delayed, Delays};
 pub use self::faulty::{Faults, Faulty, Verb};
 pub use self::limited::{Limited, Limits};
+pub(crate) use self::metered::Metered;
 
 mod delayed;
 #[cfg(test)]
 pub(super) mod fake;
 mod faulty;
 mod limited;
+mod metered;
 
 /// The methods that every decorator hands on unchanged.
 macro_rules! forward_capabilities {

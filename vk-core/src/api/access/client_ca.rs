@@ -159,7 +159,7 @@ impl ClientCa {
     pub(crate) fn user(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> Result<User, String> {
         let (leaf, intermediates) = chain.split_first().ok_or("no certificate")?;
         let since_epoch = u64::try_from(now.as_second()).unwrap_or(0);
-        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(since_epoch));
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(since_epoch));
         let verifier = Arc::clone(&self.verifier.read().unwrap_or_else(PoisonError::into_inner));
         verifier.verify_client_cert(leaf, intermediates, now).map_err(|error| error.to_string())?;
         subject(leaf)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::User;
 use super::cache::Cache;
+use crate::metrics::PortMetrics;
 
 /// How long a token's owner is remembered, as the kubelet's `authentication.webhook.cacheTTL`.
 pub(in crate::api) const TOKEN_TTL: Duration = Duration::from_mins(2);
@@ -147,6 +148,7 @@ pub(super) struct Reviews {
     tokens: Mutex<Cache<[u64; 2], Option<User>>>,
     decisions: Mutex<Cache<(User, Action), bool>>,
     slots: Semaphore,
+    metrics: OnceLock<PortMetrics>,
 }
 
 impl fmt::Debug for Reviews {
@@ -163,6 +165,7 @@ impl Reviews {
             tokens: Mutex::new(Cache::new(CACHED)),
             decisions: Mutex::new(Cache::new(CACHED)),
             slots: Semaphore::new(CONCURRENT),
+            metrics: OnceLock::new(),
         }
     }
 
@@ -172,7 +175,7 @@ impl Reviews {
         if let Some(user) = self.tokens.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(user);
         }
-        let user = self.ask(self.reviewer.authenticate(token)).await?;
+        let user = self.ask("token", self.reviewer.authenticate(token)).await?;
         let ttl = if user.is_some() { TOKEN_TTL } else { BAD_TOKEN_TTL };
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner).insert(key, user.clone(), ttl);
         Ok(user)
@@ -184,19 +187,32 @@ impl Reviews {
         if let Some(allowed) = self.decisions.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(allowed);
         }
-        let allowed = self.ask(self.reviewer.authorize(user, action)).await?;
+        let allowed = self.ask("access", self.reviewer.authorize(user, action)).await?;
         let ttl = if allowed { ALLOWED_TTL } else { DENIED_TTL };
         self.decisions.lock().unwrap_or_else(PoisonError::into_inner).insert(key, allowed, ttl);
         Ok(allowed)
     }
 
-    async fn ask<T>(&self, review: impl Future<Output = Result<T, ReviewError>>) -> Result<T, ReviewError> {
+    /// Counts in these metrics from now on. The first one that is given stays.
+    pub(super) fn count_in(&self, metrics: &PortMetrics) {
+        self.metrics.get_or_init(|| metrics.clone());
+    }
+
+    async fn ask<T>(
+        &self,
+        kind: &'static str,
+        review: impl Future<Output = Result<T, ReviewError>>,
+    ) -> Result<T, ReviewError> {
         let answer = async {
             let _slot = self.slots.acquire().await.map_err(|_| ReviewError::new("shutting down"))?;
             review.await
         };
         let late = |_| ReviewError::new(format!("no answer within {} s", TIMEOUT.as_secs()));
-        tokio::time::timeout(TIMEOUT, answer).await.map_err(late)?
+        let answer = tokio::time::timeout(TIMEOUT, answer).await.map_err(late).flatten();
+        if let Some(metrics) = self.metrics.get() {
+            metrics.review(kind, if answer.is_ok() { "answered" } else { "failed" });
+        }
+        answer
     }
 }
 
