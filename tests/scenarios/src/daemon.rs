@@ -112,6 +112,11 @@ impl DaemonHome {
             self.creations.entry(uid_of(&record)).or_default().insert(created);
         }
     }
+
+    /// The pods that have more than one time of creation.
+    fn created_twice(&self) -> Vec<&PodUid> {
+        self.creations.iter().filter(|(_, times)| times.len() > 1).map(|(uid, _)| uid).collect()
+    }
 }
 
 fn uid_of(record: &Value) -> PodUid {
@@ -154,8 +159,7 @@ impl Daemon {
         })
         .await;
         self.home.take_note();
-        let twice: Vec<_> = self.home.creations.iter().filter(|(_, times)| times.len() > 1).collect();
-        assert!(twice.is_empty(), "created more than once: {twice:#?}");
+        assert_eq!(self.home.created_twice(), Vec::<&PodUid>::new(), "pods that were created more than once");
         assert!(!self.home.creations.is_empty(), "the state file tells of every pod");
     }
 
@@ -163,5 +167,28 @@ impl Daemon {
     pub async fn remove(self, world: &World) {
         let home = self.kill().await;
         delete_object(world, &home.node).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_creation_shows_across_processes_and_a_torn_line_does_not() {
+        let mut home = DaemonHome::new("n".to_owned(), Path::new("kubeconfig"), json!({}));
+        let file = home.folder.path().join("pods");
+        let record = |uid: &str, created: &str, stage: &str| {
+            json!({"pod": {"id": ["ns", "name", uid], "created": created, "stage": stage}}).to_string() + "\n"
+        };
+        let first = record("a", "1", "Running") + &record("b", "2", "Running") + "{\"gone\":\"a\"}\n";
+        std::fs::write(&file, first).unwrap();
+        assert_eq!(home.read().0.into_keys().collect::<Vec<_>>(), [PodUid::new("b")]);
+        home.take_note();
+        // Another process: it knows b, whose record changes, and creates a once more.
+        let second = record("b", "2", "Gone") + &record("a", "3", "Running") + "{\"pod\":{\"id";
+        std::fs::write(&file, second).unwrap();
+        home.take_note();
+        assert_eq!(home.created_twice(), [&PodUid::new("a")]);
     }
 }
