@@ -61,10 +61,11 @@ pub struct NodeConfig {
     /// How often every pod is compared with a fresh listing of the backend. Default 5 min, with a tenth of
     /// jitter.
     pub drift_check_interval: Duration,
-    /// First pause after a failed provider call, doubled up to [`max_backoff`](Self::max_backoff).
-    /// Default 1 s.
+    /// First pause after a failed call of the provider or the API server, doubled up to
+    /// [`max_backoff`](Self::max_backoff). Default 1 s.
     pub min_backoff: Duration,
-    /// Longest pause between attempts; a pod that lives is never given up. Default 5 min.
+    /// Longest pause between attempts; a pod that lives is never given up. Default 5 min. The API server is
+    /// asked again after 10 s at the latest.
     pub max_backoff: Duration,
     /// How long a created pod may be missing from the backend's listing before that counts as absence.
     /// Default 1 min.

@@ -18,6 +18,7 @@
 
 pub mod admin;
 pub mod api;
+mod backoff;
 mod client;
 pub mod clock;
 pub mod config;

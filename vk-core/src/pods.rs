@@ -38,13 +38,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::observer::MassAbsence;
-use self::observer::{Observer, backoff};
+use self::observer::Observer;
 use self::publisher::Publisher;
 use self::resolve::Resolver;
 use self::state::PodInput;
 use self::story::Story;
 use self::table::PodTable;
 use self::worker::Worker;
+use crate::backoff::backoff;
 use crate::clock::Clock;
 use crate::config::NodeConfig;
 use crate::events::Recorder;
@@ -218,7 +219,7 @@ impl Pods {
         let _passes_end = stop.clone().drop_guard();
         let table = Arc::clone(&self.worker.table);
         let source =
-            source::run(self.client.0.clone(), &self.worker.config.name, Arc::clone(&table), stop.clone());
+            source::run(self.client.0.clone(), &self.worker.config, Arc::clone(&table), stop.clone());
         let passes = TaskTracker::new();
         let dispatch = async {
             while let Some(uid) = table.queue.next().await {

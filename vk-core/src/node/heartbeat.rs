@@ -20,6 +20,7 @@ use super::object::DesiredNode;
 use super::ping::{Ping, ping};
 use super::register::{Registered, unsynced};
 use super::writer::NodeWriter;
+use crate::backoff::WatchBackoff;
 use crate::config::NodeConfig;
 use crate::events::NodeReason;
 use crate::events::budget::TokenBucket;
@@ -372,7 +373,8 @@ impl Heartbeat {
     fn watch_own(&self) -> OwnNode {
         let fields = format!("metadata.name={}", self.desired.name);
         let config = watcher::Config::default().fields(&fields);
-        watcher(self.writer.api().clone(), config).default_backoff().boxed()
+        let pauses = WatchBackoff::new(&self.context.config);
+        watcher(self.writer.api().clone(), config).backoff(pauses).boxed()
     }
 
     /// Takes in what the watch says. False if there is no watch to be had.

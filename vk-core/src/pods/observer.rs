@@ -14,6 +14,7 @@ use super::record::{CreateCall, Presence, Record};
 use super::state::PodState;
 use super::story::Story;
 use super::table::PodTable;
+use crate::backoff::backoff;
 use crate::config::NodeConfig;
 use crate::events::Recorder;
 use crate::provider::{ObservedPod, PodEvent, PodRef, PodRuntime, Provider, Result};
@@ -262,10 +263,4 @@ fn absence(record: &Record, listing: Listing, now: Instant, creation_grace: Dura
         },
         (_, None) => Absence::Nothing,
     }
-}
-
-/// The pause after so many failures: doubled each time, with a fifth of jitter, up to the maximum.
-pub(crate) fn backoff(config: &NodeConfig, failures: u32) -> Duration {
-    let doubled = config.min_backoff.saturating_mul(1 << failures.saturating_sub(1).min(20));
-    doubled.min(config.max_backoff).mul_f64(0.8 + 0.4 * fastrand::f64())
 }

@@ -184,6 +184,8 @@ pub(crate) struct Record {
     pub(crate) applied: Option<u64>,
     /// A listing did not have the pod, and that was no proof yet: it needs a look.
     pub(crate) missing: bool,
+    /// A write of the status has no answer: the API server may have it, or not, and only a read tells.
+    pub(crate) unanswered: bool,
     /// Failed writes of the status in a row.
     pub(crate) publish_failures: u32,
     /// No write of the status before this.
@@ -216,6 +218,7 @@ impl Record {
             last_grace: Duration::ZERO,
             applied: None,
             missing: false,
+            unanswered: false,
             publish_failures: 0,
             publish_not_before: None,
             eviction: None,

@@ -11,12 +11,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::record::Desired;
 use super::table::PodTable;
+use crate::backoff::WatchBackoff;
+use crate::config::NodeConfig;
 use crate::provider::PodUid;
 
 /// Watches until cancelled. Only writes into the table: a reader that waits gets its watch cut.
-pub(crate) async fn run(client: kube::Client, node: &str, table: Arc<PodTable>, stop: CancellationToken) {
-    let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
-    let mut events = watcher(Api::<Pod>::all(client), config).default_backoff().boxed();
+pub(crate) async fn run(
+    client: kube::Client,
+    config: &NodeConfig,
+    table: Arc<PodTable>,
+    stop: CancellationToken,
+) {
+    let pauses = WatchBackoff::new(config);
+    let config = watcher::Config::default().fields(&format!("spec.nodeName={}", config.name));
+    let mut events = watcher(Api::<Pod>::all(client), config).backoff(pauses).boxed();
     let mut listing = HashSet::new();
     loop {
         // Cancel-safe: an event is applied in one go after the select.

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::Instrument as _;
 
 use super::decide::{Patience, Step, decide};
-use super::observer::{Observer, backoff};
+use super::observer::Observer;
 use super::publisher::{Publisher, Written};
 use super::record::{CreateCall, DeleteCall, Desired, Presence, Record};
 use super::resolve::{ResolveError, Resolver};
@@ -19,6 +19,7 @@ use super::state::{PodInput, PodState};
 use super::status::{Situation, StatusInput, pod_status};
 use super::story::Story;
 use super::table::PodTable;
+use crate::backoff::{api_backoff, backoff};
 use crate::clock::Clock;
 use crate::config::NodeConfig;
 use crate::events::{PodEventRecord, Reason, Recorder};
@@ -143,8 +144,41 @@ impl Worker {
         }
     }
 
+    /// Reads the object again after a write that was not answered. What may have been written has times in it, which
+    /// a second write, from what was known before, would change. False while the API server does not tell.
+    async fn is_settled(&self, uid: &PodUid) -> bool {
+        let now = Instant::now();
+        let open = self.table.with(uid, |record| {
+            let is_due = record.publish_not_before.is_none_or(|until| until <= now);
+            let is_open = record.unanswered && is_due && !record.suspect && record.desired.is_some();
+            is_open.then(|| record.pod.clone())
+        });
+        let Some(pod) = open.flatten() else { return true };
+        match self.publisher.read(&pod).await {
+            Ok(object) => {
+                self.table.with(uid, |record| record.unanswered = false);
+                match object {
+                    Some(object) => {
+                        if let Some((pod, desired)) = Desired::of(object) {
+                            self.table.desired(&pod, desired);
+                        }
+                    }
+                    None => self.table.gone(uid),
+                }
+                true
+            }
+            Err(error) => {
+                self.settle_write(&pod, false, Err(error));
+                false
+            }
+        }
+    }
+
     /// Writes the status if it says something new.
     async fn publish(&self, uid: &PodUid) {
+        if !self.is_settled(uid).await {
+            return;
+        }
         let now = Instant::now();
         let view = self.table.with(uid, |record| {
             let state = record.state?;
@@ -254,13 +288,14 @@ impl Worker {
                 // One conflict is looked into at once. If they go on although the object is there, it is not us.
                 record.publish_failures = record.publish_failures.saturating_add(1);
                 let pause = (record.publish_failures > 1)
-                    .then(|| backoff(&self.config, record.publish_failures));
+                    .then(|| api_backoff(&self.config, record.publish_failures));
                 record.publish_not_before = pause.map(|pause| Instant::now() + pause);
                 None
             }
             Err(error) => {
                 record.publish_failures = record.publish_failures.saturating_add(1);
-                let pause = backoff(&self.config, record.publish_failures);
+                record.unanswered |= may_have_taken_effect(&error);
+                let pause = api_backoff(&self.config, record.publish_failures);
                 record.publish_not_before = Some(Instant::now() + pause);
                 tracing::warn!(%pod, k8s.pod.uid = %pod.uid, error = chain(&error), "writing the pod's status");
                 Some(pause)
@@ -281,20 +316,28 @@ impl Worker {
                 }
             }
             Ok(None) => self.table.gone(&pod.uid),
-            Err(error) => self.failed(pod, "reading the pod", &chain(&error), Retry::Backoff),
+            Err(error) => self.api_failed(pod, "reading the pod", &error),
         }
     }
 
     /// Notes a failed step; the next attempt comes after a pause.
     fn failed(&self, pod: &PodRef, act: &str, error: &str, retry: Retry) {
+        self.pause(pod, act, error, |failures| match retry {
+            Retry::After(pause) => pause,
+            Retry::Backoff | Retry::Never => backoff(&self.config, failures),
+        });
+    }
+
+    /// Notes a step that failed at the API server.
+    fn api_failed(&self, pod: &PodRef, act: &str, error: &(dyn std::error::Error + 'static)) {
+        self.pause(pod, act, &chain(error), |failures| api_backoff(&self.config, failures));
+    }
+
+    fn pause(&self, pod: &PodRef, act: &str, error: &str, after: impl FnOnce(u32) -> Duration) {
         tracing::warn!(%pod, k8s.pod.uid = %pod.uid, error, "{act}");
         self.table.with(&pod.uid, |record| {
             record.failures = record.failures.saturating_add(1);
-            let pause = match retry {
-                Retry::After(pause) => pause,
-                Retry::Backoff | Retry::Never => backoff(&self.config, record.failures),
-            };
-            record.not_before = Some(Instant::now() + pause);
+            record.not_before = Some(Instant::now() + after(record.failures));
         });
     }
 
@@ -388,7 +431,7 @@ impl Worker {
                 self.refuse(pod, "InvalidPod", &format!("{field}: {reason}"));
             }
             error @ ResolveError::Read { .. } => {
-                self.failed(pod, "reading what the pod refers to", &chain(&error), Retry::Backoff);
+                self.api_failed(pod, "reading what the pod refers to", &error);
             }
         }
     }
@@ -435,7 +478,7 @@ impl Worker {
         let resolved = match self.resolver.resolve(&object).await {
             Ok(resolved) => resolved,
             Err(error) => {
-                return self.failed(pod, "resolving the pod's update", &chain(&error), Retry::Backoff);
+                return self.api_failed(pod, "resolving the pod's update", &error);
             }
         };
         let Some(fingerprint) =
@@ -515,10 +558,10 @@ impl Worker {
                 self.table.with(&pod.uid, |record| {
                     record.suspect = true;
                     record.failures = record.failures.saturating_add(1);
-                    record.not_before = Some(Instant::now() + backoff(&self.config, record.failures));
+                    record.not_before = Some(Instant::now() + api_backoff(&self.config, record.failures));
                 });
             }
-            Err(error) => self.failed(pod, "removing the pod's object", &chain(&error), Retry::Backoff),
+            Err(error) => self.api_failed(pod, "removing the pod's object", &error),
         }
     }
 
@@ -545,6 +588,11 @@ impl Worker {
 /// A failure's message that can be told from another incarnation's: `kubectl describe pod` shows no UID but in events.
 fn whose(pod: &PodRef, message: &str) -> String {
     format!("{message} (pod {pod}, UID {})", pod.uid)
+}
+
+/// Whether a request that failed like this may have done its work all the same.
+fn may_have_taken_effect(error: &kube::Error) -> bool {
+    !matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code))
 }
 
 fn running_containers(record: &Record) -> Vec<String> {

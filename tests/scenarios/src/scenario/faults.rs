@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use tokio::time::{Instant, sleep};
-use vk_apiserver::{Fault, FaultHandle, Rule};
+use vk_apiserver::{Fault, FaultHandle, Rule, Verb};
 
 use crate::agreement::{agree, live_at_backend};
 use crate::history::History;
@@ -209,6 +209,33 @@ pub async fn a_storm_of_everything_ends_right(world: &World) {
         Fault::DropWatch(Duration::from_secs(1)),
     ];
     storm(world, faults).await;
+}
+
+/// A status whose answer was lost is not written a second time with other times in it, though the watch tells nothing
+/// of the first.
+pub async fn a_status_whose_answer_was_lost_keeps_its_times(world: &World) {
+    let node = VirtualNode::ready_with(world, |config| {
+        config.pending_status_delay = Duration::from_mins(1);
+        config.min_backoff = Duration::from_secs(3);
+    })
+    .await;
+    let pods = Pods::of(world);
+    let history = History::of(world).await;
+    let uid = uid_of(&pods.create(&annotated("one", &node.name, &[("start-latency", "5s")])).await);
+    pods.until("one", "is at the backend", |_| node.backend.observe(&uid).is_some()).await;
+    let stall = Rule::new(Fault::StallWatch(Duration::ZERO)).resource("pods").user(NODE_USER);
+    let stall = world.server().faults().add(stall);
+    world.server().drop_watches("pods");
+    eventually("the watch is silent", async || holds(stall.hits() > 0, || "not yet")).await;
+    let lost = Rule::new(Fault::LoseResponse).verb(Verb::Patch).resource("pods").subresource("status");
+    let lost = world.server().faults().add(lost.user(NODE_USER).times(1));
+    pods.until_ready("one").await;
+    assert_eq!(lost.hits(), 1, "the answer was lost");
+    // Longer than the pause after it.
+    sleep(Duration::from_secs(10)).await;
+    history.assert_no_flaps();
+    agree(world, &node).await;
+    node.remove(world).await;
 }
 
 /// A request that is never answered holds up its pod for a while, and nothing else.
