@@ -43,7 +43,10 @@ pub const NODE_USER: &str = "node-under-test";
 pub struct Real {
     /// The plane, if it is ours to stop and start.
     pub plane: ControlPlane,
+    /// The scenario's own: what the API server answers is what it sees, refusals too.
     client: kube::Client,
+    /// A daemon's, which asks again after some of them.
+    node_client: kube::Client,
 }
 
 impl std::fmt::Debug for Real {
@@ -91,9 +94,12 @@ impl World {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let plane =
             ControlPlane::current().expect("cargo xtask test real runs this inside the control plane");
-        let client = kube::Client::try_default().await.expect("KUBECONFIG names the control plane");
-        let world =
-            Self { cluster: Cluster::Real(Box::new(Real { plane, client })), namespace: unique("scenario") };
+        let mut config = kube::Config::infer().await.expect("KUBECONFIG names the control plane");
+        let client = |config: &kube::Config| kube::Client::try_from(config.clone()).expect("a client");
+        let node_client = client(&config);
+        config.default_retry = false;
+        let real = Real { plane, client: client(&config), node_client };
+        let world = Self { cluster: Cluster::Real(Box::new(real)), namespace: unique("scenario") };
         let mut namespace = Namespace::default();
         namespace.metadata.name = Some(world.namespace.clone());
         let api: Api<Namespace> = Api::all(world.client());
@@ -163,7 +169,7 @@ impl World {
             Cluster::InMemory(memory) => {
                 memory.server.client_as(Identity::new(NODE_USER, ["system:nodes".to_owned()]))
             }
-            Cluster::Real(real) => real.client.clone(),
+            Cluster::Real(real) => real.node_client.clone(),
         }
     }
 

@@ -20,6 +20,14 @@ macro_rules! real {
 }
 
 real! {
+    controllers::{
+        a_deployment_is_scaled_rolled_and_emptied,
+        a_deployment_keeps_its_pods_when_the_nodes_object_is_deleted,
+        a_stateful_set_made_again_inherits_nothing,
+        a_daemon_set_follows_its_nodes,
+        pods_deleted_by_force_with_kubectl_are_stopped_and_replaced,
+        a_deleted_namespace_leaves_nothing_running,
+    },
     deletion::{
         a_pod_that_takes_its_time_to_stop_keeps_its_object,
         a_pod_that_ignores_sigterm_is_killed_after_its_grace,
@@ -39,9 +47,21 @@ real! {
         a_mass_disappearance_is_not_taken_for_deletion,
         a_listing_that_fails_is_no_absence,
     },
+    evictions::{
+        a_taint_drives_out_who_does_not_tolerate_it,
+        the_eviction_api_takes_pods_as_far_as_the_budget_goes,
+    },
     foreign::{
         a_readiness_gate_is_others_to_open,
         what_others_wrote_into_a_pod_stays,
+    },
+    jobs::{
+        a_job_whose_pods_succeed_is_complete,
+        a_job_whose_pod_fails_has_failed_with_its_exit_code,
+        a_job_restarts_its_container_until_it_succeeds,
+        a_pod_failure_policy_fails_the_job_on_its_exit_code,
+        a_disruption_does_not_count_against_a_job,
+        a_cron_jobs_pod_runs_when_it_is_time,
     },
     lifecycle::{
         a_pod_runs_and_is_deleted_without_a_trace,
