@@ -48,7 +48,8 @@ pub(crate) async fn check(settings: &Settings, offline: bool) -> Report {
         report.notes.push("--offline: the cluster was not asked".to_owned());
         return report;
     }
-    match cluster::connect(&settings.cluster).await {
+    // Nothing is asked for in a check: without an identity of its own the bootstrap kubeconfig's user is checked.
+    match cluster::look(&settings.cluster, names[0]).await {
         Ok(cluster) => {
             report.good(format!("the API server at {} answers, version {}", cluster.server, cluster.version));
             ask(settings, &cluster, &mut report).await;
@@ -128,6 +129,23 @@ async fn provider(node: &NodeSettings, settings: &Settings, report: &mut Report)
 }
 
 async fn ask(settings: &Settings, cluster: &Cluster, report: &mut Report) {
+    match skew::measure(&cluster.client).await {
+        Ok(skew) => {
+            if report.faults.keep(skew::judge(skew, &cluster.server)).is_some() {
+                report.good(format!("clocks agree within {} s", skew.as_secs().unsigned_abs()));
+            }
+        }
+        Err(why) => report.notes.push(format!("the API server's clock: {why}")),
+    }
+    if settings.cluster.bootstrap.is_some() && cluster.identity.is_none() {
+        if report.faults.keep(preflight::check_bootstrap(cluster, settings).await).is_some() {
+            report.good("the bootstrap kubeconfig may ask for a node's identity");
+            report
+                .notes
+                .push("the node has no identity yet: its permissions are checked once it has".to_owned());
+        }
+        return;
+    }
     match preflight::check(cluster, settings).await {
         Ok(rights) => {
             report.notes.extend(rights.notes.iter().cloned());
@@ -159,13 +177,5 @@ async fn ask(settings: &Settings, cluster: &Cluster, report: &mut Report) {
             }
             Err(error) => report.notes.push(format!("the lease of node {name:?}: {}", chain(&error))),
         }
-    }
-    match skew::measure(&cluster.client).await {
-        Ok(skew) => {
-            if report.faults.keep(skew::judge(skew, &cluster.server)).is_some() {
-                report.good(format!("clocks agree within {} s", skew.as_secs().unsigned_abs()));
-            }
-        }
-        Err(why) => report.notes.push(format!("the API server's clock: {why}")),
     }
 }

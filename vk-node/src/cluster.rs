@@ -8,8 +8,9 @@ use kube::{Client, Config};
 use tokio::time::Instant;
 
 use crate::config::load;
-use crate::config::settings::ClusterSettings;
+use crate::config::settings::{BootstrapSettings, ClusterSettings};
 use crate::fault::{Fault, chain};
+use crate::identity::NodeIdentity;
 
 /// A cluster that answered.
 #[derive(Clone)]
@@ -22,13 +23,34 @@ pub(crate) struct Cluster {
     pub(crate) server: http::Uri,
     /// Its version, such as `v1.37.0`.
     pub(crate) version: String,
+    /// The node's own identity, if it has one.
+    pub(crate) identity: Option<NodeIdentity>,
+}
+
+impl Cluster {
+    /// Another client, with connections of its own.
+    pub(crate) fn connector(&self) -> impl FnOnce() -> kube::Result<Client> + Send + 'static {
+        let (config, identity) = (self.config.clone(), self.identity.clone());
+        move || client_of(&config, identity.as_ref())
+    }
+}
+
+fn client_of(config: &Config, identity: Option<&NodeIdentity>) -> kube::Result<Client> {
+    match identity {
+        Some(identity) => identity.client(config),
+        None => Client::try_from(config.clone()),
+    }
 }
 
 /// Pause between attempts to reach the API server at start.
 const RETRY: Duration = Duration::from_millis(250);
 
 /// Finds the cluster and waits, within the settings' time, until it answers.
-pub(crate) async fn connect(settings: &ClusterSettings) -> Result<Cluster, Fault> {
+pub(crate) async fn connect(settings: &ClusterSettings, node: &str) -> Result<Cluster, Fault> {
+    let identity = match &settings.bootstrap {
+        Some(bootstrap) => Some(identify(settings, bootstrap, node).await?),
+        None => None,
+    };
     let mut config = find(settings).await?;
     if let Some(server) = &settings.server {
         config.cluster_url = server.clone();
@@ -36,10 +58,43 @@ pub(crate) async fn connect(settings: &ClusterSettings) -> Result<Cluster, Fault
     // A dead address must not eat the whole start.
     config.connect_timeout = Some(settings.connect_timeout.min(Duration::from_secs(10)));
     let server = config.cluster_url.clone();
-    let client = Client::try_from(config.clone())
+    let client = client_of(&config, identity.as_ref())
         .map_err(|error| Fault::new("cannot set up a client", format!("for {server}"), chain(&error)))?;
     let version = wait_until_it_answers(&client, &server, settings.connect_timeout).await?;
-    Ok(Cluster { client, config, server, version })
+    Ok(Cluster { client, config, server, version, identity })
+}
+
+/// As [`connect`], but asks for no identity: a node that has none yet is looked at with its bootstrap kubeconfig.
+pub(crate) async fn look(settings: &ClusterSettings, node: &str) -> Result<Cluster, Fault> {
+    let mut settings = settings.clone();
+    if let (Some(bootstrap), Some(kubeconfig)) = (settings.bootstrap.clone(), &settings.kubeconfig)
+        && !NodeIdentity::new(&bootstrap, node).is_there(kubeconfig)?
+    {
+        settings.kubeconfig = Some(bootstrap.kubeconfig);
+        settings.bootstrap = None;
+    }
+    connect(&settings, node).await
+}
+
+/// The node's own identity, asked for if need be.
+async fn identify(
+    settings: &ClusterSettings,
+    bootstrap: &BootstrapSettings,
+    node: &str,
+) -> Result<NodeIdentity, Fault> {
+    let identity = NodeIdentity::new(bootstrap, node);
+    let Some(kubeconfig) = &settings.kubeconfig else { return Ok(identity) };
+    if !identity.is_there(kubeconfig)? {
+        let context = KubeConfigOptions::default();
+        let mut config = from_files(&split(&bootstrap.kubeconfig), &context).await?;
+        if let Some(server) = &settings.server {
+            config.cluster_url = server.clone();
+        }
+        config.connect_timeout = Some(settings.connect_timeout.min(Duration::from_secs(10)));
+        identity.establish(config, kubeconfig).await?;
+        tracing::info!(node, kubeconfig = %kubeconfig.display(), "the node has an identity of its own");
+    }
+    Ok(identity)
 }
 
 async fn find(settings: &ClusterSettings) -> Result<Config, Fault> {

@@ -9,6 +9,7 @@ mod cluster;
 mod config;
 mod env;
 mod fault;
+mod identity;
 mod kubelet_api;
 mod nodes;
 mod preflight;
@@ -19,6 +20,7 @@ mod signals;
 mod telemetry;
 
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -87,7 +89,6 @@ fn told(text: &str) -> ExitCode {
 fn run(args: &RunArgs, mut notes: Vec<String>) -> Result<ExitCode, Faults> {
     let environment = Environment::of_process()?;
     let mut settings = Settings::read(args, environment.clone())?;
-    refuse_unbuilt(&settings)?;
     notes.append(&mut settings.notes);
     let telemetry = telemetry::start(&settings.log, settings.tracing.as_ref())?;
     for note in notes {
@@ -99,7 +100,7 @@ fn run(args: &RunArgs, mut notes: Vec<String>) -> Result<ExitCode, Faults> {
         let (stop, traces) = (CancellationToken::new(), telemetry.exporter);
         #[cfg(feature = "otlp")]
         let traces = traces.map(|exporter| tokio::spawn(exporter.run(stop.clone())));
-        let outcome = daemon(settings, reload).await;
+        let outcome = Box::pin(daemon(settings, reload)).await;
         #[cfg(feature = "otlp")]
         if let Some(traces) = traces {
             stop.cancel();
@@ -111,24 +112,6 @@ fn run(args: &RunArgs, mut notes: Vec<String>) -> Result<ExitCode, Faults> {
     })
 }
 
-/// What can be set and is not built yet.
-fn refuse_unbuilt(settings: &Settings) -> Result<(), Faults> {
-    let mut faults = Faults::default();
-    let bootstrap = &settings.cluster.bootstrap;
-    let bootstrap =
-        bootstrap.as_ref().map(|b| format!("{}, {}", b.kubeconfig.display(), b.cert_dir.display()));
-    for (key, value) in [
-        ("cluster.bootstrapKubeconfig", bootstrap),
-        ("admin.listen", settings.admin.map(|address| address.to_string())),
-    ] {
-        if let Some(value) = value {
-            let place = format!("in {} ({key})", settings.source);
-            faults.push(Fault::new(format!("not built yet: {value}"), place, "leave it out"));
-        }
-    }
-    faults.or(())
-}
-
 /// Runs the nodes until they are told to end, or one fails.
 async fn daemon(settings: Settings, reload: Reload) -> Result<ExitCode, Faults> {
     let signals = Signals::take()?;
@@ -136,7 +119,7 @@ async fn daemon(settings: Settings, reload: Reload) -> Result<ExitCode, Faults> 
     let shutdown = Shutdown::new();
     let work = async {
         let started = async {
-            let cluster = cluster::connect(&settings.cluster).await?;
+            let cluster = cluster::connect(&settings.cluster, &settings.nodes[0].config.name).await?;
             tracing::info!(server = %cluster.server, version = cluster.version, "connected");
             Nodes::start(&settings, &cluster, &shutdown).await.map(|nodes| (cluster, nodes))
         };
@@ -152,6 +135,7 @@ async fn daemon(settings: Settings, reload: Reload) -> Result<ExitCode, Faults> 
         let (late, finished) = tokio::select! {
             ended = ended => ended,
             never = reload.run(hangup, adjustable) => match never {},
+            never = keep_identity(&cluster) => match never {},
         };
         Ok(match finished.and(late) {
             Ok(()) => ExitCode::SUCCESS,
@@ -168,6 +152,14 @@ async fn daemon(settings: Settings, reload: Reload) -> Result<ExitCode, Faults> 
         () = signals.steer(shutdown.clone(), &aborted) => Ok(ExitCode::SUCCESS),
     };
     aborted.get().map_or(outcome, |code| Ok(ExitCode::from(code)))
+}
+
+/// Renews the node's own identity, if it has one.
+async fn keep_identity(cluster: &Cluster) -> Infallible {
+    match &cluster.identity {
+        Some(identity) => identity.keep(&cluster.client).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Ends the process when its nodes do not become Ready within the time it was given, if it was given any.

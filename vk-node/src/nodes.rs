@@ -44,8 +44,7 @@ impl Nodes {
             tracing::warn!("{note}");
         }
         let access = kubelet_api::access(&settings.kubelet_api, cluster, &rights).await?;
-        let lease_config = cluster.config.clone();
-        let leases = LeaseRuntime::start(move || kube::Client::try_from(lease_config))
+        let leases = LeaseRuntime::start(cluster.connector())
             .await
             .map_err(|error| Fault::new("cannot keep leases", "in this process", chain(&error)))?;
         let mut nodes = Vec::new();

@@ -172,6 +172,8 @@ pub(crate) async fn check(cluster: &Cluster, settings: &Settings) -> Result<Righ
         match (answer, right.without) {
             (Ok(true), _) => {}
             (Ok(false), None) => missing.push(right.described(node)),
+            // The Node authorizer grants those that pods of this node refer to, one by one.
+            (Ok(false), Some(NO_FILES)) if cluster.identity.is_some() => {}
             (Ok(false), Some(without)) => {
                 rights.review_access &= right.resource != SUBJECT_ACCESS_REVIEWS;
                 rights.notes.push(format!("not allowed to {}: {without}", right.described(node)));
@@ -191,6 +193,27 @@ pub(crate) async fn check(cluster: &Cluster, settings: &Settings) -> Result<Righ
         format!("at {}", cluster.server),
         "apply manifests/rbac.yaml, or bind such a role to this identity",
     ))
+}
+
+/// Asks whether this identity may ask for a node's.
+pub(crate) async fn check_bootstrap(cluster: &Cluster, settings: &Settings) -> Result<(), Fault> {
+    let right =
+        of_group("certificates.k8s.io", right("create", "certificatesigningrequests", "", Scope::Cluster));
+    let node = &settings.nodes[0];
+    let attributes = right.attributes(node).unwrap_or_default();
+    match ask(cluster, attributes, settings.cluster.connect_timeout).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Fault::new(
+            format!("not allowed to {}", right.described(node)),
+            format!("at {}", cluster.server),
+            "bind ClusterRole system:node-bootstrapper to the bootstrap kubeconfig's user",
+        )),
+        Err(error) => Err(Fault::new(
+            "cannot ask the API server for our permissions",
+            format!("at {}", cluster.server),
+            error,
+        )),
+    }
 }
 
 async fn ask(cluster: &Cluster, attributes: ResourceAttributes, patience: Duration) -> Result<bool, String> {

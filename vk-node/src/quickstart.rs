@@ -143,7 +143,7 @@ async fn play(
     stage.serving = Some(serving);
 
     let settings = settings(&kubeconfig, &args.log_level).map_err(|fault| fault.to_string())?;
-    let cluster = cluster::connect(&settings.cluster).await.map_err(|fault| fault.to_string())?;
+    let cluster = cluster::connect(&settings.cluster, NODE).await.map_err(|fault| fault.to_string())?;
     let shutdown = Shutdown::new();
     let nodes = Nodes::start(&settings, &cluster, &shutdown).await.map_err(|fault| fault.to_string())?;
     stage.nodes = Some((nodes, shutdown));

@@ -267,3 +267,40 @@ async fn a_changed_file_is_taken_over_by_itself_and_by_sighup_and_the_rest_needs
     assert_eq!(code, Some(0), "SIGHUP does not end it");
     rest.await.unwrap();
 }
+
+#[tokio::test]
+async fn a_bootstrap_kubeconfig_makes_a_node_its_own_user_and_is_needed_once() {
+    let cluster = Cluster::start(Config::default()).await;
+    let _controllers = cluster.server.start(vk_apiserver::Controller::ALL);
+    let guest = cluster.server.issue_client_cert("system:bootstrap:guest", "system:bootstrappers").unwrap();
+    let bootstrap = cluster.home().join("bootstrap");
+    std::fs::write(&bootstrap, cluster.serving.kubeconfig_for("guest", &guest)).unwrap();
+    std::fs::remove_file(cluster.home().join("kubeconfig")).unwrap();
+    let (bootstrap_flag, dir_flag) = (
+        format!("--bootstrap-kubeconfig={}", bootstrap.display()),
+        format!("--cert-dir={}", cluster.home().join("pki").display()),
+    );
+    let words = ["--nodename=own", bootstrap_flag.as_str(), dir_flag.as_str()];
+    let child = cluster.daemon(&words);
+    cluster.node_with("own", "True").await;
+    signal(&child, Signal::SIGTERM);
+    let (code, stderr) = ended(child).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    let kept = std::fs::metadata(cluster.home().join("pki/kubelet-client-current.pem")).unwrap();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&kept.permissions()) & 0o777, 0o600);
+    // The kubeconfig names the file and has no key in it.
+    let own = std::fs::read_to_string(cluster.home().join("kubeconfig")).unwrap();
+    assert!(own.contains("kubelet-client-current.pem") && !own.contains("PRIVATE"), "{own}");
+
+    let requests = |user: &str| cluster.server.requests().of_user(user).total();
+    assert!(requests("system:node:own") > 5, "the node is its own user");
+    let asked = requests("system:bootstrap:guest");
+    assert!((1..20).contains(&asked), "{asked}");
+
+    // The second start has its identity, and asks nobody.
+    let child = cluster.daemon(&words);
+    cluster.node_with("own", "True").await;
+    signal(&child, Signal::SIGTERM);
+    assert_eq!(ended(child).await.0, Some(0));
+    assert_eq!(requests("system:bootstrap:guest"), asked);
+}

@@ -22,22 +22,57 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use super::{Error, ServingCertificate};
 use crate::clock::Clock;
 
-/// Who signs: the controller manager, for requests that somebody has approved.
-const SIGNER: &str = "kubernetes.io/kubelet-serving";
-/// The file in the folder: certificate, then key, as the kubelet names it.
-const FILE: &str = "kubelet-server-current.pem";
+/// What a certificate is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Serving,
+    Client,
+}
+
+impl Purpose {
+    /// Who signs: the controller manager, for requests that somebody has approved.
+    fn signer(self) -> &'static str {
+        match self {
+            Self::Serving => "kubernetes.io/kubelet-serving",
+            Self::Client => "kubernetes.io/kube-apiserver-client-kubelet",
+        }
+    }
+
+    /// The file in the folder: certificate, then key, as the kubelet names it.
+    fn file(self) -> &'static str {
+        match self {
+            Self::Serving => "kubelet-server-current.pem",
+            Self::Client => "kubelet-client-current.pem",
+        }
+    }
+
+    fn usage(self) -> &'static str {
+        match self {
+            Self::Serving => "server auth",
+            Self::Client => "client auth",
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Serving => "serving certificate",
+            Self::Client => "client certificate",
+        }
+    }
+}
 /// How long a request may stay unanswered before another one, with another key, is made.
 const PATIENCE: Duration = Duration::from_mins(15);
 /// Pauses between looks at a request: from this, doubled, to that.
 const LOOKS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(15)];
 
-/// A node's wish for a serving certificate.
+/// A node's wish for a serving certificate, or for the client certificate that makes it `system:node:<node>`.
 ///
 /// The subject is `system:node:<node>` in `system:nodes`; the names are the node's and its addresses. Needs `create`
 /// and `get` on `certificatesigningrequests.certificates.k8s.io`. The controller manager signs what is approved, but
 /// approves no such request itself: a person or an approver does.
 #[derive(Clone, Debug)]
 pub struct Request {
+    purpose: Purpose,
     node: String,
     addresses: Vec<IpAddr>,
     folder: Option<PathBuf>,
@@ -48,7 +83,27 @@ impl Request {
     /// A certificate for that node at those addresses. Its key is kept in memory only: each start asks anew.
     #[must_use]
     pub fn new(node: impl Into<String>, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
-        Self { node: node.into(), addresses: addresses.into_iter().collect(), folder: None, lifetime: None }
+        Self {
+            purpose: Purpose::Serving,
+            node: node.into(),
+            addresses: addresses.into_iter().collect(),
+            folder: None,
+            lifetime: None,
+        }
+    }
+
+    /// A client certificate for that node, kept in a file of this folder. The controller manager approves such a
+    /// request by itself where the asker may create `certificatesigningrequests/nodeclient` (bootstrap), or
+    /// `…/selfnodeclient` (renewal).
+    #[must_use]
+    pub fn for_client(node: impl Into<String>, folder: impl Into<PathBuf>) -> Self {
+        Self { purpose: Purpose::Client, ..Self::new(node, []) }.stored_in(folder)
+    }
+
+    /// The file with certificate and key, if they are kept.
+    #[must_use]
+    pub fn file(&self) -> Option<PathBuf> {
+        self.folder.as_ref().map(|folder| folder.join(self.purpose.file()))
     }
 
     /// Keeps certificate and key in a file of this folder, readable by this user only, and uses what is there.
@@ -65,11 +120,14 @@ impl Request {
         self
     }
 
-    /// The certificate kept from an earlier start, if it is still good and still names this node's addresses.
-    pub(super) fn stored(&self, now: Timestamp) -> Result<Option<ServingCertificate>, Error> {
+    /// The certificate kept from an earlier start, if it is still good, and of this node and its addresses.
+    ///
+    /// # Errors
+    /// When the folder cannot be used.
+    pub fn stored(&self, now: Timestamp) -> Result<Option<ServingCertificate>, Error> {
         let Some(folder) = &self.folder else { return Ok(None) };
         fs::create_dir_all(folder).map_err(|error| Error::from(error).in_file(folder))?;
-        let path = folder.join(FILE);
+        let path = folder.join(self.purpose.file());
         let text = match fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -80,39 +138,43 @@ impl Request {
         Ok(match good {
             Ok(kept) => Some(kept),
             Err(error) => {
-                tracing::info!(path = %path.display(), %error, "the kept serving certificate is of no use; a new one is asked for");
+                tracing::info!(path = %path.display(), %error, "the kept {} is of no use; a new one is asked for", self.purpose.name());
                 None
             }
         })
     }
 
-    /// Asks, waits, and keeps what comes.
-    pub(super) async fn issue(
-        &self,
-        client: &kube::Client,
-        clock: &Clock,
-    ) -> Result<ServingCertificate, Error> {
+    /// Asks, waits up to 15 minutes, and keeps what comes.
+    ///
+    /// # Errors
+    /// When the cluster refuses, nobody approves, or the certificate cannot be kept.
+    ///
+    /// # Cancellation
+    /// May be dropped anywhere; a request that is left behind is cleaned up by the controller manager.
+    pub async fn issue(&self, client: &kube::Client, clock: &Clock) -> Result<ServingCertificate, Error> {
         let key = KeyPair::generate()?;
         let api: Api<CertificateSigningRequest> = Api::all(client.clone());
         let created = api.create(&PostParams::default(), &self.object(&key)?).await.map_err(refused)?;
         let name = created.metadata.name.unwrap_or_default();
         tracing::info!(
             name,
-            signer = SIGNER,
-            "asked for a serving certificate; `kubectl certificate approve` grants it"
+            signer = self.purpose.signer(),
+            "asked for a {}; `kubectl certificate approve` grants it",
+            self.purpose.name()
         );
         let chain = wait(&api, &name).await?;
         let certificate = ServingCertificate::from_pem(&chain, key.serialize_pem().as_bytes())?;
         self.check(&certificate, clock.now())?;
         if let Some(folder) = &self.folder {
             let text = [chain.as_slice(), b"\n", key.serialize_pem().as_bytes()].concat();
-            keep(&folder.join(FILE), &text)?;
+            keep(&folder.join(self.purpose.file()), &text)?;
         }
         Ok(certificate)
     }
 
     fn object(&self, key: &KeyPair) -> Result<CertificateSigningRequest, Error> {
-        let mut params = CertificateParams::new(vec![self.node.clone()])?;
+        let names = if self.purpose == Purpose::Serving { vec![self.node.clone()] } else { Vec::new() };
+        let mut params = CertificateParams::new(names)?;
         params.subject_alt_names.extend(self.addresses.iter().copied().map(SanType::IpAddress));
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::OrganizationName, "system:nodes");
@@ -122,9 +184,9 @@ impl Request {
             metadata: ObjectMeta { generate_name: Some("csr-".to_owned()), ..ObjectMeta::default() },
             spec: CertificateSigningRequestSpec {
                 request: ByteString(request.into_bytes()),
-                signer_name: SIGNER.to_owned(),
+                signer_name: self.purpose.signer().to_owned(),
                 // An elliptic key enciphers nothing.
-                usages: Some(vec!["digital signature".to_owned(), "server auth".to_owned()]),
+                usages: Some(vec!["digital signature".to_owned(), self.purpose.usage().to_owned()]),
                 expiration_seconds: self.lifetime.and_then(|lifetime| i32::try_from(lifetime.as_secs()).ok()),
                 ..CertificateSigningRequestSpec::default()
             },
@@ -141,6 +203,11 @@ impl Request {
             return Err(unusable(format!("it is valid from {from} to {until}, not now ({now})")));
         }
         let (_, parsed) = X509Certificate::from_der(leaf).map_err(|error| unusable(error.to_string()))?;
+        let user = format!("system:node:{}", self.node);
+        let is_ours = parsed.subject().iter_common_name().any(|name| name.as_str() == Ok(&user));
+        if self.purpose == Purpose::Client && !is_ours {
+            return Err(unusable(format!("it is not {user}'s")));
+        }
         let names = parsed.subject_alternative_name().ok().flatten();
         let names = names.map(|names| names.value.general_names.as_slice()).unwrap_or_default();
         for address in &self.addresses {
