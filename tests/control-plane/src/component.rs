@@ -8,7 +8,7 @@ use anyhow::{Error, bail};
 
 use crate::addresses;
 use crate::module::{Module, Version};
-use crate::pki::Pki;
+use crate::pki::{FRONT_PROXY, Pki};
 
 /// A part of the control plane that runs as a process of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,6 +119,7 @@ fn etcd(folder: &Path, durable: bool) -> Vec<String> {
 fn api_server(pki: &Pki) -> Vec<String> {
     let serving = pki.pair("apiserver");
     let kubelet_client = pki.pair("kubelet-client");
+    let front_proxy = pki.pair("front-proxy-client");
     let authority = pki.authority();
     let authority = authority.display();
     vec![
@@ -141,6 +142,14 @@ fn api_server(pki: &Pki) -> Vec<String> {
         format!("--kubelet-client-key={}", kubelet_client.key.display()),
         format!("--kubelet-certificate-authority={authority}"),
         "--kubelet-preferred-address-types=InternalIP".to_owned(),
+        // The aggregation layer.
+        format!("--requestheader-client-ca-file={authority}"),
+        format!("--requestheader-allowed-names={FRONT_PROXY}"),
+        "--requestheader-username-headers=X-Remote-User".to_owned(),
+        "--requestheader-group-headers=X-Remote-Group".to_owned(),
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-".to_owned(),
+        format!("--proxy-client-cert-file={}", front_proxy.certificate.display()),
+        format!("--proxy-client-key-file={}", front_proxy.key.display()),
     ]
 }
 

@@ -16,6 +16,9 @@ use crate::addresses;
 /// The group the API server's kubelet client certificate belongs to; bound to `system:kubelet-api-admin`.
 pub const KUBELET_CLIENT_GROUP: &str = "vk-test:kubelet-api";
 
+/// As whom the API server asks servers behind it, such as metrics-server, in the name of its own callers.
+pub const FRONT_PROXY: &str = "front-proxy-client";
+
 /// A certificate and its key, as files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {
@@ -103,6 +106,7 @@ impl Pki {
         )?;
         pki.client_cert("admin", "vk-test:admin", Some("system:masters"))?;
         pki.client_cert("kubelet-client", "kube-apiserver-kubelet-client", Some(KUBELET_CLIENT_GROUP))?;
+        pki.client_cert("front-proxy-client", FRONT_PROXY, None)?;
         pki.client_cert("controller-manager", "system:kube-controller-manager", None)?;
         pki.client_cert("scheduler", "system:kube-scheduler", None)?;
         Ok(pki)

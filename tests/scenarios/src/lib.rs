@@ -20,5 +20,5 @@ pub use self::history::History;
 pub use self::objects::Objects;
 pub use self::pods::Pods;
 pub use self::virtual_node::VirtualNode;
-pub use self::wait::eventually;
+pub use self::wait::{eventually, eventually_within};
 pub use self::world::World;

@@ -1,5 +1,7 @@
 //! Scenarios on a real control plane, run inside its network namespace.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 
 use super::runner::tests;
@@ -18,12 +20,17 @@ pub(crate) fn run(in_ci: bool) -> Result<Tally> {
     if let Some(obstacle) = tool.obstacle()? {
         return Ok(Tally::cannot(in_ci, "the real control plane", &obstacle));
     }
+    inside_plane(&tool, &targets, &[])
+}
+
+/// Runs test targets, one after the other, inside a fresh control plane.
+pub(super) fn inside_plane(tool: &Tool, targets: &[String], variables: &[(&str, PathBuf)]) -> Result<Tally> {
     let mut arguments = vec!["test", "--workspace", "--no-run"];
-    for target in &targets {
+    for target in targets {
         arguments.extend(["--test", target]);
     }
     let Some(built) = cargo::build(&arguments)? else {
-        return Ok(Tally::fail("the real tier does not build"));
+        return Ok(Tally::fail("the tests for the real control plane do not build"));
     };
     let built: Vec<Executable> = built.into_iter().filter(|found| targets.contains(&found.name)).collect();
     let Some(node) = node()? else { return Ok(Tally::fail("the daemon does not build")) };
@@ -37,7 +44,8 @@ pub(crate) fn run(in_ci: bool) -> Result<Tally> {
             .current_dir(&executable.package)
             .env("CARGO_MANIFEST_DIR", &executable.package)
             .env("VK_CONTROL_PLANE", "real")
-            .env("VK_NODE_BIN", &node);
+            .env("VK_NODE_BIN", &node)
+            .envs(variables.iter().map(|(name, value)| (name, value)));
         // One target that can't be run must not leave the plane up, nor keep the others from running.
         tally.add(
             tests(&executable.name, &mut command).unwrap_or_else(|error| Tally::fail(format!("{error:#}"))),
