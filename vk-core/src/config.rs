@@ -7,6 +7,8 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+pub use crate::pods::resolve::LateBoundPolicy;
+
 /// Everything about a node that is not its provider's business.
 ///
 /// ```
@@ -85,6 +87,9 @@ pub struct NodeConfig {
     /// Beyond it they are dropped and counted; warnings have a budget of their own. Default 10; 0 is
     /// warnings only.
     pub normal_events_per_second: u32,
+    /// What variables get that refer to `status.podIP(s)`, where the backend does not know the pod's address
+    /// before its containers start. Default: the pod is refused.
+    pub late_bound_fields: LateBoundPolicy,
     /// How long a drain at shutdown may take. Default 20 s.
     pub drain_timeout: Duration,
     /// Whether the first signal also deletes the Node object. Default no.
@@ -135,6 +140,7 @@ impl NodeConfig {
             mass_absence_percent: 50,
             mass_absence_floor: 5,
             normal_events_per_second: 10,
+            late_bound_fields: LateBoundPolicy::Fail,
             drain_timeout: Duration::from_secs(20),
             deregister_on_shutdown: false,
             drain_pods_on_shutdown: false,

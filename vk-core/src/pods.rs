@@ -40,7 +40,7 @@ use tokio_util::task::TaskTracker;
 pub use self::observer::MassAbsence;
 use self::observer::Observer;
 use self::publisher::Publisher;
-use self::resolve::Resolver;
+use self::resolve::{ResolveOptions, Resolver};
 use self::state::PodInput;
 use self::story::Story;
 use self::table::PodTable;
@@ -51,7 +51,7 @@ use crate::config::NodeConfig;
 use crate::events::Recorder;
 use crate::health::Verdict;
 use crate::metrics::{Kind, Metrics};
-use crate::provider::{ContainerState, PodOutcome, PodRuntime, Provider, Sandbox};
+use crate::provider::{ContainerState, Feature, PodOutcome, PodRuntime, Provider, Sandbox};
 
 /// What the kubelet API may know of the node's pods. Implemented by the pod table; answers come from
 /// memory and never wait.
@@ -125,12 +125,19 @@ impl Pods {
             story.clone(),
             config.clone(),
         );
+        let native = provider.native();
+        let mut options = ResolveOptions::default();
+        options.late_bound = config.late_bound_fields;
+        options.partial = native.contains(Feature::PartialPods);
+        options.tokens = native.contains(Feature::Files);
         let worker = Worker {
+            native,
             table,
             provider,
             observer: Arc::new(observer),
             publisher: Publisher::new(client.clone()),
             resolver: Resolver::new(client.clone(), recorder.clone())
+                .with_options(options)
                 .with_host_ips(config.addresses.iter().copied()),
             recorder,
             story,

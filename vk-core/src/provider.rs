@@ -67,8 +67,8 @@ pub use self::observed::{
 };
 pub use self::poll::watch_by_polling;
 pub use self::resolved::{
-    ContainerKind, EmptyDir, EnvVar, File, Origin, ResolvedContainer, ResolvedPod, ResolvedVolume, Value,
-    VolumeContent,
+    Blocked, ClaimedVolume, ContainerKind, EmptyDir, EnvVar, File, Origin, PullCredential, ResolvedContainer,
+    ResolvedMount, ResolvedPod, ResolvedVolume, Value, VolumeContent,
 };
 pub use self::stats::{
     ContainerUsage, CpuUsage, FilesystemUsage, MemoryUsage, NetworkUsage, NodeUsage, PodUsage, Usage,
@@ -176,11 +176,26 @@ pub enum Feature {
     ActiveDeadline,
     /// Reads termination messages.
     TerminationMessages,
+    /// Starts what it can of a pod while containers of it are [`Blocked`], and takes the rest up through
+    /// [`PodUpdate`]. Without it, nothing of such a pod is created.
+    PartialPods,
+    /// Has a use for files of volumes. Without it, no tokens are asked for: a volume with one, which every pod
+    /// with a service account has, is left to the backend as [`VolumeContent::Native`].
+    Files,
+    /// Puts new contents into the files of running pods. Pods are given to [`PodUpdate`] again when what
+    /// their files come from has changed, and when their tokens are due.
+    FileUpdates,
+    /// Has forgotten the specifications of its pods when the daemon starts again, and is given each pod that it
+    /// still has through [`PodUpdate`].
+    Adoption,
+    /// Tells what happens to containers and probes itself ([`PodEvent::Told`]); the node does not conclude it
+    /// from observations.
+    Events,
 }
 
 impl Feature {
-    /// All of them.
-    pub const ALL: [Self; 10] = [
+    /// Those that a user of pods notices. The others are between node and backend.
+    pub const ALL: [Self; 12] = [
         Self::Restarts,
         Self::InitOrder,
         Self::Sidecars,
@@ -191,6 +206,8 @@ impl Feature {
         Self::PreStop,
         Self::ActiveDeadline,
         Self::TerminationMessages,
+        Self::Files,
+        Self::FileUpdates,
     ];
 
     /// The field of the pod that asks for it, as kubectl explain knows it.
@@ -207,6 +224,11 @@ impl Feature {
             Self::PreStop => "spec.containers.lifecycle.preStop",
             Self::ActiveDeadline => "spec.activeDeadlineSeconds",
             Self::TerminationMessages => "spec.containers.terminationMessagePath",
+            Self::Files => "spec.volumes",
+            Self::FileUpdates => "spec.volumes (updates)",
+            Self::PartialPods => "spec.containers (one by one)",
+            Self::Adoption => "metadata.uid (taken up after a restart)",
+            Self::Events => "status (told as events)",
         }
     }
 }

@@ -204,6 +204,9 @@ pub(crate) struct Flags {
     /// Events about things going well, per second; 0 is warnings only [default: 10]
     #[arg(long, value_name = "N", help_heading = "Node")]
     pub(crate) normal_events_per_second: Option<u32>,
+    /// What variables get that refer to a pod IP which nobody knows yet: fail, empty, node-ip [default: fail]
+    #[arg(long, value_name = "POLICY", help_heading = "Node")]
+    pub(crate) late_bound_fields: Option<vk_core::config::LateBoundPolicy>,
     /// Who this daemon is among daemons of one node, such as its pod's UID [default: this process]
     #[arg(long, value_name = "ID", help_heading = "Node")]
     pub(crate) instance: Option<String>,

@@ -205,6 +205,8 @@ pub(crate) struct Shared {
     pub(crate) mass_absence_floor: Option<usize>,
     /// `NodeConfig::normal_events_per_second`.
     pub(crate) normal_events_per_second: Option<u32>,
+    /// `NodeConfig::late_bound_fields`.
+    pub(crate) late_bound_fields: Option<vk_core::config::LateBoundPolicy>,
     /// `NodeConfig::drain_timeout`.
     pub(crate) drain_timeout: Option<Period>,
     /// `NodeConfig::deregister_on_shutdown`.

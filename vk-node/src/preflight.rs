@@ -57,6 +57,7 @@ const fn of_group(group: &'static str, right: Right) -> Right {
 const SLOWER_HEARTBEAT: &str = "the node reports by its status instead of a lease";
 const NO_EVENTS: &str = "kubectl describe shows no events of this node";
 const NO_FILES: &str = "pods that refer to them do not start";
+const NO_POD_TOKENS: &str = "pods whose files hold a token do not start";
 const NO_TOKENS: &str = "the kubelet API knows callers by client certificate only";
 
 const SUBJECT_ACCESS_REVIEWS: &str = "subjectaccessreviews";
@@ -74,6 +75,13 @@ const RIGHTS: &[Right] = &[
     wish(right("delete", "nodes", "", Scope::ThisNodeIfDeregistered), "the Node object stays behind"),
     wish(right("get", "configmaps", "", Scope::Cluster), NO_FILES),
     wish(right("get", "secrets", "", Scope::Cluster), NO_FILES),
+    right("list", "services", "", Scope::Cluster),
+    right("get", "services", "", Scope::Cluster),
+    wish(right("get", "persistentvolumeclaims", "", Scope::Cluster), NO_FILES),
+    wish(right("get", "persistentvolumes", "", Scope::Cluster), NO_FILES),
+    wish(right("create", "serviceaccounts", "token", Scope::Cluster), NO_POD_TOKENS),
+    wish(of_group("certificates.k8s.io", right("get", "clustertrustbundles", "", Scope::Cluster)), NO_FILES),
+    wish(of_group("certificates.k8s.io", right("list", "clustertrustbundles", "", Scope::Cluster)), NO_FILES),
     wish(right("create", "events", "", Scope::Cluster), NO_EVENTS),
     wish(
         of_group("coordination.k8s.io", right("create", "leases", "", Scope::Namespace("kube-node-lease"))),

@@ -172,7 +172,8 @@ async fn missing_permissions_are_named_in_one_line() {
         line.starts_with("vk-node: not allowed to create nodes, get nodes (node virtual-kubelet), "),
         "{line}"
     );
-    assert!(line.contains("patch pods/status at https://127.0.0.1:"), "{line}");
+    assert!(line.contains("patch pods/status, "), "{line}");
+    assert!(line.contains(" at https://127.0.0.1:"), "{line}");
     assert!(line.ends_with(": apply manifests/rbac.yaml, or bind such a role to this identity"), "{line}");
 }
 

@@ -99,6 +99,10 @@ reasons! {
         Evicted: Warning,
         /// A volume could not be made.
         FailedMount: Warning,
+        /// A field of the pod that only the backend knows was given another value, or none.
+        LateBoundField: Warning,
+        /// A field of the pod that this node does not honour was passed over, as it was told to.
+        UnsupportedField: Warning,
         /// An optional ConfigMap is missing.
         OptionalConfigMapNotFound: Warning,
         /// A key of an optional ConfigMap reference is missing.

@@ -84,10 +84,11 @@ pub(crate) fn decide(record: &Record, now: Instant, wall: Timestamp, patience: &
         PodState::Syncing if record.missing => backed_off(record, now, Step::Look),
         PodState::Syncing => {
             let changed = record.desired.as_ref().map(|d| d.fingerprint) != record.applied;
-            if changed && record.applied.is_some() {
+            let due = record.refresh_at;
+            if record.stale || due.is_some_and(|due| due <= now) || (changed && record.applied.is_some()) {
                 backed_off(record, now, Step::Update)
             } else {
-                Step::Wait
+                due.map_or(Step::Wait, |due| Step::WaitFor(due - now))
             }
         }
         PodState::Terminating => terminate(record, now, wall, patience),

@@ -17,7 +17,7 @@ use super::table::PodTable;
 use crate::backoff::backoff;
 use crate::config::NodeConfig;
 use crate::events::Recorder;
-use crate::provider::{ObservedPod, PodEvent, PodRef, PodRuntime, Provider, Result};
+use crate::provider::{Feature, ObservedPod, PodEvent, PodRef, PodRuntime, Provider, Result};
 
 /// Too many pods were missing from one listing at once for that to be believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub(crate) struct Observer {
     recorder: Recorder,
     story: Story,
     config: NodeConfig,
+    /// The provider tells of containers what there is to tell.
+    tells_itself: bool,
     /// One listing at a time; waiters share the next one. Holds when the last one began.
     looking: Mutex<Option<Instant>>,
     mass_absence: watch::Sender<Option<MassAbsence>>,
@@ -59,6 +61,7 @@ impl Observer {
         config: NodeConfig,
     ) -> Self {
         Self {
+            tells_itself: provider.native().contains(Feature::Events),
             table,
             provider,
             recorder,
@@ -138,6 +141,7 @@ impl Observer {
             PodEvent::Listed(pods) => self.listed(pods, Listing::Watched),
             PodEvent::Changed(pod) => self.present(pod),
             PodEvent::Gone { pod, last } => self.gone(&pod, last),
+            PodEvent::Told { pod, event } => self.recorder.pod(&pod, event),
         }
     }
 
@@ -153,7 +157,7 @@ impl Observer {
         let met = record.state.is_some();
         let before = record.present(runtime);
         let lines = match (&record.runtime, met) {
-            (Some(now), true) => narrate(&pod, before.as_deref(), now),
+            (Some(now), true) if !self.tells_itself => narrate(&pod, before.as_deref(), now),
             _ => Vec::new(),
         };
         drop(records);

@@ -182,6 +182,11 @@ pub(crate) struct Record {
     pub(crate) last_grace: Duration,
     /// The specification that the backend has, by fingerprint.
     pub(crate) applied: Option<u64>,
+    /// What the pod was resolved from has changed, or its backend has forgotten what it was given: it is to have
+    /// the pod again.
+    pub(crate) stale: bool,
+    /// When its tokens are to be replaced.
+    pub(crate) refresh_at: Option<Instant>,
     /// A listing did not have the pod, and that was no proof yet: it needs a look.
     pub(crate) missing: bool,
     /// A write of the status has no answer: the API server may have it, or not, and only a read tells.
@@ -217,6 +222,8 @@ impl Record {
             quiet_until: now + quiet,
             last_grace: Duration::ZERO,
             applied: None,
+            stale: false,
+            refresh_at: None,
             missing: false,
             unanswered: false,
             publish_failures: 0,
@@ -256,6 +263,8 @@ impl Record {
             };
         }
         if backend == BackendView::Live {
+            // Unless this process made it, it has to be taken up.
+            self.stale |= self.create == CreateCall::NotSent;
             self.applied = self.desired.as_ref().map(|desired| desired.fingerprint);
         }
         self.state = Some(state);

@@ -13,7 +13,7 @@ use super::decide::{Patience, Step, decide};
 use super::observer::Observer;
 use super::publisher::{Publisher, Written};
 use super::record::{CreateCall, DeleteCall, Desired, Presence, Record};
-use super::resolve::{ResolveError, Resolver};
+use super::resolve::{LateBound, ResolveError, Resolver};
 use super::source::chain;
 use super::state::{PodInput, PodState};
 use super::status::{Situation, StatusInput, pod_status};
@@ -25,13 +25,15 @@ use crate::config::NodeConfig;
 use crate::events::{PodEventRecord, Reason, Recorder};
 use crate::metrics::WorkMetrics;
 use crate::node::resources;
-use crate::provider::{ContainerState, Error, PodRef, PodUid, Provider, Retry};
+use crate::provider::{ContainerState, Error, Feature, Features, PodRef, PodUid, Provider, Retry};
 
 /// Does the work of the passes. Shared by all of them.
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) table: Arc<PodTable>,
     pub(crate) provider: Arc<dyn Provider>,
+    /// What the provider does by itself.
+    pub(crate) native: Features,
     pub(crate) observer: Arc<Observer>,
     pub(crate) publisher: Publisher,
     pub(crate) resolver: Resolver,
@@ -80,6 +82,7 @@ impl Worker {
                 deletion_slack: self.config.deletion_slack,
             };
             let decided = self.table.with(uid, |record| {
+                record.stale &= self.renews();
                 let step = decide(record, Instant::now(), self.clock.now(), &patience);
                 (record.pod.clone(), step)
             });
@@ -343,8 +346,14 @@ impl Worker {
 
     async fn create(&self, pod: &PodRef, slot: &mut Slot<'_>) {
         let Some(object) = self.object(pod) else { return };
-        let resolved = match self.resolver.resolve(&object).await {
-            Ok(resolved) => resolved,
+        let late = match self.prepare(pod, &object, slot).await {
+            Ok(late) => late,
+            Err(error) => {
+                return self.failed(pod, "reserving the pod's addresses", &error.chain(), error.retry());
+            }
+        };
+        let resolved = match self.resolver.resolve_with(&object, &late).await {
+            Ok(resolution) => resolution.pod,
             Err(error) => return self.unresolved(pod, error),
         };
         let Some((interrupt, fingerprint, quiet_until)) = self.table.with(&pod.uid, |record| {
@@ -397,6 +406,7 @@ impl Worker {
                         record.situation = Situation::Normal;
                     }
                 });
+                self.follow(pod);
                 self.record(pod, Reason::ProviderCreateSuccess, "Create pod in provider successfully");
             }
             Some(Err(Error::Rejected { field, reason })) => {
@@ -420,12 +430,7 @@ impl Worker {
                 let names: Vec<_> = missing.iter().map(ToString::to_string).collect();
                 self.table.with(&pod.uid, |record| record.situation = Situation::Waiting(waiting));
                 self.failed(pod, "waiting for what the pod refers to", &names.join(", "), Retry::Backoff);
-                let table = Arc::clone(&self.table);
-                let wake = move |uid: &PodUid| {
-                    table.with(uid, |record| record.not_before = None);
-                    table.queue.add(uid.clone());
-                };
-                self.resolver.wake_when_present(pod, &missing, Arc::new(wake));
+                self.resolver.wake_when_present(pod, &missing, self.waker(false));
             }
             ResolveError::Invalid { field, reason } => {
                 self.refuse(pod, "InvalidPod", &format!("{field}: {reason}"));
@@ -434,6 +439,55 @@ impl Worker {
                 self.api_failed(pod, "reading what the pod refers to", &error);
             }
         }
+    }
+
+    /// Works on the pod again, at once: `stale` if what its files came from has changed.
+    fn waker(&self, stale: bool) -> Arc<dyn Fn(&PodUid) + Send + Sync> {
+        let table = Arc::clone(&self.table);
+        Arc::new(move |uid: &PodUid| {
+            table.with(uid, |record| {
+                record.not_before = None;
+                record.stale |= stale;
+            });
+            table.queue.add(uid.clone());
+        })
+    }
+
+    /// Whether the backend is given pods again that have not changed themselves.
+    fn renews(&self) -> bool {
+        let reasons = [Feature::FileUpdates, Feature::PartialPods, Feature::Adoption];
+        self.provider.update().is_some() && reasons.iter().any(|reason| self.native.contains(*reason))
+    }
+
+    /// Keeps an eye on what the pod was resolved from, where the backend can do something about a change.
+    fn follow(&self, pod: &PodRef) {
+        let files = self.native.contains(Feature::FileUpdates);
+        if self.provider.update().is_none() || !(files || self.native.contains(Feature::PartialPods)) {
+            return;
+        }
+        self.resolver.wake_when_changed(pod, self.waker(true));
+        let due = self.resolver.tokens_due(&pod.uid).filter(|_| files);
+        self.table.with(&pod.uid, |record| record.refresh_at = due);
+        if let Some(due) = due {
+            self.table.queue.add_after(pod.uid.clone(), due.saturating_duration_since(Instant::now()));
+        }
+    }
+
+    /// What the backend knows of the pod before its containers start, if the pod wants to know it.
+    async fn prepare(&self, pod: &PodRef, object: &Pod, slot: &mut Slot<'_>) -> Result<LateBound, Error> {
+        let known = self.table.with(&pod.uid, |r| r.runtime.as_ref().map(|runtime| runtime.ips.clone()));
+        let mut late = LateBound::default();
+        late.pod_ips = known.flatten().unwrap_or_default();
+        if late.pod_ips.is_empty()
+            && let Some(capability) = self.provider.prepare()
+            && wants_address(object)
+        {
+            let call = timeout(self.config.provider_timeout, capability.prepare_pod(pod));
+            let answer = slot.outside(call).await;
+            late.pod_ips =
+                answer.unwrap_or_else(|_| Err(Error::unavailable("prepare pod: no answer in time")))?;
+        }
+        Ok(late)
     }
 
     /// The pod can never run here.
@@ -475,9 +529,25 @@ impl Worker {
                 self.table.with(&pod.uid, |record| record.desired.as_ref().map(|d| d.fingerprint));
             return self.applied(&pod.uid, fingerprint.flatten());
         };
-        let resolved = match self.resolver.resolve(&object).await {
-            Ok(resolved) => resolved,
+        let late = match self.prepare(pod, &object, slot).await {
+            Ok(late) => late,
             Err(error) => {
+                return self.failed(pod, "reserving the pod's addresses", &error.chain(), error.retry());
+            }
+        };
+        // Before anything is read: what changes from here on is another reason to do this again.
+        let why = self.table.with(&pod.uid, |record| {
+            record.stale = false;
+            record.refresh_at = None;
+            record.desired.as_ref().map(|d| d.fingerprint) == record.applied
+        });
+        let resolved = match self.resolver.resolve_with(&object, &late).await {
+            Ok(resolution) => resolution.pod,
+            Err(error) => {
+                self.table.with(&pod.uid, |record| record.stale = true);
+                if let ResolveError::Missing { missing, .. } = &error {
+                    self.resolver.wake_when_present(pod, missing, self.waker(true));
+                }
                 return self.api_failed(pod, "resolving the pod's update", &error);
             }
         };
@@ -491,7 +561,11 @@ impl Worker {
         match answer.unwrap_or_else(|_| Err(Error::unavailable("update pod: no answer in time"))) {
             Ok(()) => {
                 self.applied(&pod.uid, fingerprint);
-                self.record(pod, Reason::ProviderUpdateSuccess, "Update pod in provider successfully");
+                self.follow(pod);
+                // New contents of files, or a pod taken up after a restart, are no news to its owner.
+                if why == Some(false) {
+                    self.record(pod, Reason::ProviderUpdateSuccess, "Update pod in provider successfully");
+                }
             }
             Err(error) => {
                 let message = error.chain();
@@ -500,6 +574,7 @@ impl Worker {
                     // It runs on as it was; the event says why.
                     self.applied(&pod.uid, fingerprint);
                 } else {
+                    self.table.with(&pod.uid, |record| record.stale = true);
                     self.failed(pod, "updating the pod in the provider", &message, error.retry());
                 }
             }
@@ -593,6 +668,18 @@ fn whose(pod: &PodRef, message: &str) -> String {
 /// Whether a request that failed like this may have done its work all the same.
 fn may_have_taken_effect(error: &kube::Error) -> bool {
     !matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code))
+}
+
+/// Whether a variable of the pod refers to the pod's own address.
+fn wants_address(pod: &Pod) -> bool {
+    let Some(spec) = &pod.spec else { return false };
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let variables = containers
+        .flat_map(|container| container.env.iter().flatten())
+        .chain(spec.ephemeral_containers.iter().flatten().flat_map(|c| c.env.iter().flatten()));
+    let mut paths = variables
+        .filter_map(|variable| Some(variable.value_from.as_ref()?.field_ref.as_ref()?.field_path.as_str()));
+    paths.any(|path| matches!(path, "status.podIP" | "status.podIPs"))
 }
 
 fn running_containers(record: &Record) -> Vec<String> {

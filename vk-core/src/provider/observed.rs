@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::identity::PodRef;
 use super::io::ExitStatus;
+use crate::events::PodEventRecord;
 
 /// A pod as the backend has it.
 #[derive(Clone, Debug, PartialEq)]
@@ -139,6 +140,13 @@ pub enum PodEvent {
         pod: PodRef,
         /// How it ended, if the backend saw it.
         last: Option<PodRuntime>,
+    },
+    /// Something to be told of a pod as an event at the API server. Changes nothing.
+    Told {
+        /// Which pod.
+        pod: PodRef,
+        /// What happened.
+        event: PodEventRecord,
     },
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, PersistentVolumeSpec, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::identity::PodRef;
@@ -24,6 +24,31 @@ pub struct ResolvedPod {
     pub containers: Vec<ResolvedContainer>,
     /// The pod's volumes, in the order of the specification.
     pub volumes: Vec<ResolvedVolume>,
+    /// What the pod's images may be pulled with: the entries of its `imagePullSecrets` that match one of its
+    /// images, the most specific first.
+    pub pull_credentials: Vec<PullCredential>,
+}
+
+/// A registry's credentials, from a Secret of type `kubernetes.io/dockerconfigjson` or
+/// `kubernetes.io/dockercfg`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PullCredential {
+    /// The registry, or repository prefix, as the Secret has it: `registry.example`,
+    /// `*.registry.example/team`, `https://index.docker.io/v1/`.
+    pub registry: String,
+    /// The user; empty with an [`identity_token`](Self::identity_token).
+    pub username: String,
+    /// The password.
+    pub password: Value,
+    /// A token to be used in place of user and password.
+    pub identity_token: Option<Value>,
+    /// A bearer token for the registry.
+    pub registry_token: Option<Value>,
+    /// The images of the pod that it is for, as written in the pod.
+    pub images: Vec<String>,
+    /// The Secret it came from.
+    pub secret: String,
 }
 
 /// A container with its environment resolved and its command line expanded.
@@ -42,6 +67,36 @@ pub struct ResolvedContainer {
     pub args: Vec<Value>,
     /// The environment, in the order in which a kubelet would set it; names are unique.
     pub env: Vec<EnvVar>,
+    /// Where its volumes go, with `subPathExpr` expanded.
+    pub mounts: Vec<ResolvedMount>,
+    /// Why it cannot be started for now: something that it refers to is missing. Only in pods for backends
+    /// with [`Feature::PartialPods`](super::Feature::PartialPods); they are given the pod again when that
+    /// has changed.
+    pub blocked: Option<Blocked>,
+}
+
+/// Why a container has to wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocked {
+    /// A kubelet's reason, `CreateContainerConfigError`.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+}
+
+/// A volume in a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ResolvedMount {
+    /// The volume's name.
+    pub volume: String,
+    /// Where it is mounted, an absolute path.
+    pub path: String,
+    /// What of the volume is mounted: a file or directory below its root; `None` is all of it. A file
+    /// mounted so does not follow later changes of its volume.
+    pub sub_path: Option<String>,
+    /// Whether the container may not write to it.
+    pub read_only: bool,
 }
 
 /// Init, sidecar, app or ephemeral.
@@ -94,6 +149,18 @@ pub enum Origin {
     Resource(String),
     /// A Service of the namespace.
     Service(String),
+    /// A variable in a file of a volume, which is known when the container starts and not before: the value
+    /// is empty until [`ResolvedPod::with_env_files`] has put it in (KEP-3721).
+    File {
+        /// The volume, an `emptyDir`.
+        volume: String,
+        /// The file, below the volume's root.
+        path: String,
+        /// The variable's name in the file.
+        key: String,
+        /// Whether file or variable may be missing; then this variable does not exist.
+        optional: bool,
+    },
 }
 
 /// Text that may hold a secret.
@@ -162,6 +229,8 @@ pub enum VolumeContent {
     Files(Vec<File>),
     /// An empty directory that lives as long as the pod.
     EmptyDir(EmptyDir),
+    /// A claim, bound to a volume.
+    Claim(ClaimedVolume),
     /// Any other source, as written in the pod's volume of the same name. A backend that cannot mount it
     /// rejects the pod.
     Native,
@@ -174,6 +243,19 @@ pub struct EmptyDir {
     pub memory: bool,
     /// `sizeLimit`.
     pub size_limit: Option<Quantity>,
+}
+
+/// What a PersistentVolumeClaim gave the pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClaimedVolume {
+    /// The claim's name.
+    pub claim: String,
+    /// The volume's name.
+    pub volume: String,
+    /// Whether the pod asks for it read-only.
+    pub read_only: bool,
+    /// The volume, with its source.
+    pub spec: Arc<PersistentVolumeSpec>,
 }
 
 /// A file of a volume.
@@ -209,7 +291,14 @@ impl ResolvedPod {
         containers: Vec<ResolvedContainer>,
         volumes: Vec<ResolvedVolume>,
     ) -> Self {
-        Self { pod, object, containers, volumes }
+        Self { pod, object, containers, volumes, pull_credentials: Vec::new() }
+    }
+
+    /// Adds what its images may be pulled with.
+    #[must_use]
+    pub fn with_pull_credentials(mut self, credentials: Vec<PullCredential>) -> Self {
+        self.pull_credentials = credentials;
+        self
     }
 
     /// A pod that refers to nothing: literal environment only, no volumes. For tests and tools.
@@ -263,7 +352,15 @@ impl ResolvedContainer {
         args: Vec<Value>,
         env: Vec<EnvVar>,
     ) -> Self {
-        Self { name: name.into(), kind, image: image.into(), command, args, env }
+        let (mounts, blocked) = (Vec::new(), None);
+        Self { name: name.into(), kind, image: image.into(), command, args, env, mounts, blocked }
+    }
+
+    /// Adds where its volumes go.
+    #[must_use]
+    pub fn with_mounts(mut self, mounts: Vec<ResolvedMount>) -> Self {
+        self.mounts = mounts;
+        self
     }
 
     fn literal(kind: ContainerKind, container: &Container) -> Self {
@@ -281,6 +378,14 @@ impl ResolvedContainer {
             values(&container.args),
             env.collect(),
         )
+    }
+}
+
+impl ResolvedMount {
+    /// A whole volume, writable.
+    #[must_use]
+    pub fn new(volume: impl Into<String>, path: impl Into<String>) -> Self {
+        Self { volume: volume.into(), path: path.into(), sub_path: None, read_only: false }
     }
 }
 

@@ -54,6 +54,7 @@ pub(crate) enum Takes {
     OperatingSystem,
     LogLevel,
     LogFormat,
+    LateBound,
     Provider,
 }
 
@@ -114,6 +115,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("nodeDefaults.pendingStatusDelay", "pending-status-delay", T::Period, Restart),
     key("nodeDefaults.massAbsencePercent", "mass-absence-percent", T::Percent, Restart),
     key("nodeDefaults.massAbsenceFloor", "mass-absence-floor", T::Count("pods"), Restart),
+    key("nodeDefaults.lateBoundFields", "late-bound-fields", T::LateBound, Restart),
     key("nodeDefaults.normalEventsPerSecond", "normal-events-per-second", T::Count("events/s"), Restart),
     key("nodeDefaults.drainTimeout", "drain-timeout", T::Period, Restart),
     key("nodeDefaults.deregister", "deregister", T::Bool, Restart),

@@ -192,6 +192,7 @@ impl Draft {
                 mass_absence_percent,
                 mass_absence_floor,
                 normal_events_per_second,
+                late_bound_fields,
                 deregister,
                 drain,
                 drain_timeout,

@@ -70,7 +70,8 @@ impl Shared {
             provider_calls,
             mass_absence_percent,
             mass_absence_floor,
-            normal_events_per_second
+            normal_events_per_second,
+            late_bound_fields
         );
         take_period!(
             provider_timeout = "providerTimeout",

@@ -13,9 +13,10 @@ use crate::wait::{eventually, holds};
 use crate::workload::{annotated, pod, with_restart_policy};
 use crate::world::World;
 
-/// The calls as lines, for comparison: the node's own (lease, status) are left out.
+/// The calls as lines, for comparison: the node's own (lease, status) are left out, and so are the listings of
+/// Services, one a second at most, that all pods share.
 fn lines(calls: &Requests, with_events: bool) -> Vec<String> {
-    let own = |kind: &RequestKind| matches!(kind.resource, "leases" | "nodes");
+    let own = |kind: &RequestKind| matches!(kind.resource, "leases" | "nodes" | "services");
     let kept = calls.iter().filter(|(kind, _)| !own(kind) && (with_events || kind.resource != "events"));
     kept.map(|(kind, count)| {
         let slash = if kind.subresource.is_empty() { "" } else { "/" };

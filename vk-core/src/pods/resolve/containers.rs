@@ -1,15 +1,17 @@
 //! Containers with their environment resolved and their command lines expanded.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 
-use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar as EnvVarSpec, EnvVarSource, PodSpec};
+use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar as EnvVarSpec, EnvVarSource, PodSpec, VolumeMount};
 
 use super::ResolveError;
 use super::expand::expand;
 use super::fields::Context;
 use super::findings::{Findings, Place, What};
 use super::object::{ObjectKind, ObjectRef};
-use crate::provider::{ContainerKind, EnvVar, Origin, ResolvedContainer, Value};
+use super::services;
+use crate::provider::{ContainerKind, EnvVar, Origin, ResolvedContainer, ResolvedMount, Value};
 
 /// How much environment and command line a pod's containers may have together, in bytes. A Linux process
 /// takes 6 MiB at the very most; without a limit, a few lines of `$(A)$(A)` fill any memory.
@@ -26,6 +28,7 @@ struct Written<'a> {
     args: &'a [String],
     env: &'a [EnvVarSpec],
     env_from: &'a [EnvFromSource],
+    mounts: &'a [VolumeMount],
 }
 
 macro_rules! written {
@@ -39,6 +42,7 @@ macro_rules! written {
             args: $container.args.as_deref().unwrap_or_default(),
             env: $container.env.as_deref().unwrap_or_default(),
             env_from: $container.env_from.as_deref().unwrap_or_default(),
+            mounts: $container.volume_mounts.as_deref().unwrap_or_default(),
         }
     };
 }
@@ -65,24 +69,28 @@ pub(super) fn resolve(
     findings: &mut Findings<'_>,
 ) -> Result<Vec<ResolvedContainer>, ResolveError> {
     let mut budget = BUDGET;
-    written(context.spec).iter().map(|container| one(context, findings, container, &mut budget)).collect()
+    let services = services::variables(context.spec, context.namespace, findings);
+    let all = written(context.spec);
+    all.iter().map(|container| one(context, findings, container, &services, &mut budget)).collect()
 }
 
 fn one(
     context: &Context<'_>,
     findings: &mut Findings<'_>,
     container: &Written<'_>,
+    services: &[EnvVar],
     budget: &mut usize,
 ) -> Result<ResolvedContainer, ResolveError> {
-    let mut env = Environment { container, budget, vars: Vec::new(), index: HashMap::new() };
+    let mut env = Environment { container, services, budget, vars: Vec::new(), index: HashMap::new() };
     env.take_whole_objects(context, findings)?;
     env.take_variables(context, findings)?;
-    // The namespace's Services would join here: behind everything the pod names itself, yet known to the
-    // expansion of the variables above.
+    env.take_services()?;
+    let mounts = env.mounts(findings)?;
     let command = env.line("command", container.command)?;
     let args = env.line("args", container.args)?;
     let image = container.image.unwrap_or_default();
-    Ok(ResolvedContainer::new(container.name, container.kind, image, command, args, env.vars))
+    let resolved = ResolvedContainer::new(container.name, container.kind, image, command, args, env.vars);
+    Ok(resolved.with_mounts(mounts))
 }
 
 /// A container's environment in the making.
@@ -91,6 +99,8 @@ fn one(
 /// Go map: a different one each time. Oracle case env-odd-names.)
 struct Environment<'a> {
     container: &'a Written<'a>,
+    /// Behind everything that the pod names itself, yet known to the expansion of all of it.
+    services: &'a [EnvVar],
     budget: &'a mut usize,
     vars: Vec<EnvVar>,
     index: HashMap<String, usize>,
@@ -164,7 +174,7 @@ impl Environment<'_> {
         if let Some(selector) = &source.field_ref {
             let path = &selector.field_path;
             let text = context
-                .env_field(path)
+                .env_field(findings, path)
                 .map_err(|reason| self.invalid(&field(".fieldRef.fieldPath"), &reason))?;
             return self.set(var.name.clone(), Value::plain(text), Origin::Field(path.clone()));
         }
@@ -178,10 +188,14 @@ impl Environment<'_> {
                 Origin::Resource(selector.resource.clone()),
             );
         }
-        if source.file_key_ref.is_some() {
-            let reason = "environment from files of a volume is not supported by this node; \
-                          read the file in the container instead";
-            return Err(self.invalid(&field(".fileKeyRef"), reason));
+        if let Some(selector) = &source.file_key_ref {
+            let origin = Origin::File {
+                volume: selector.volume_name.clone(),
+                path: selector.path.clone(),
+                key: selector.key.clone(),
+                optional: selector.optional == Some(true),
+            };
+            return self.set(var.name.clone(), Value::plain(""), origin);
         }
         let (kind, name, key, optional) = match (&source.config_map_key_ref, &source.secret_key_ref) {
             (Some(map), _) => (ObjectKind::ConfigMap, &map.name, &map.key, map.optional),
@@ -210,15 +224,59 @@ impl Environment<'_> {
     ) -> Result<(), ResolveError> {
         let (from, key) = (object.name.to_string(), key.to_owned());
         match object.kind {
-            ObjectKind::ConfigMap => {
-                self.set(name, Value::plain(text), Origin::ConfigMap { name: from, key })
-            }
             ObjectKind::Secret => self.set(name, Value::secret(text), Origin::Secret { name: from, key }),
+            _ => self.set(name, Value::plain(text), Origin::ConfigMap { name: from, key }),
         }
     }
 
     fn value(&self, name: &str) -> Option<&Value> {
-        self.index.get(name).map(|at| &self.vars[*at].value)
+        let own = self.index.get(name).map(|at| &self.vars[*at].value);
+        own.or_else(|| self.services.iter().find(|var| var.name == name).map(|var| &var.value))
+    }
+
+    fn take_services(&mut self) -> Result<(), ResolveError> {
+        for var in self.services {
+            if !self.index.contains_key(&var.name) {
+                self.set(var.name.clone(), var.value.clone(), var.origin.clone())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where volumes go. A variable in a `subPathExpr` that is not known keeps the container from starting.
+    fn mounts(&self, findings: &mut Findings<'_>) -> Result<Vec<ResolvedMount>, ResolveError> {
+        let mut mounts = Vec::with_capacity(self.container.mounts.len());
+        for (i, written) in self.container.mounts.iter().enumerate() {
+            let field = format!("volumeMounts[{i}]");
+            let mut mount = ResolvedMount::new(&*written.name, &*written.mount_path);
+            mount.read_only = written.read_only == Some(true);
+            mount.sub_path = written.sub_path.clone().filter(|path| !path.is_empty());
+            if let Some(text) = written.sub_path_expr.as_deref().filter(|text| !text.is_empty()) {
+                let unknown = RefCell::new(None);
+                let value = expand(text, *self.budget, |name| {
+                    let value = self.value(name);
+                    if value.is_none() {
+                        unknown.borrow_mut().get_or_insert_with(|| name.to_owned());
+                    }
+                    value
+                });
+                let value = value.map_err(|_| self.too_long(&field))?;
+                if let Some(name) = unknown.into_inner() {
+                    // A kubelet's words (oracle case subpath-escapes).
+                    let message = format!("missing value for {name}");
+                    findings.unstartable.insert(self.container.name.to_owned(), message);
+                }
+                mount.sub_path = Some(value.expose().to_owned());
+            }
+            if let Some(path) = &mount.sub_path
+                && (path.starts_with('/') || path.split('/').any(|part| part == ".."))
+            {
+                let reason = format!("the sub-path {path:?} has to be relative and without \"..\"");
+                return Err(self.invalid(&field, &reason));
+            }
+            mounts.push(mount);
+        }
+        Ok(mounts)
     }
 
     fn set(&mut self, name: String, value: Value, origin: Origin) -> Result<(), ResolveError> {

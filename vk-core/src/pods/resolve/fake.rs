@@ -12,6 +12,8 @@ use tokio::sync::{Notify, mpsc};
 
 use super::object::{Object, ObjectKind, ObjectRef};
 use super::reader::{Freshness, ObjectReader, Sighting};
+use super::tokens::{Token, TokenAsk};
+use crate::provider::PodRef;
 
 type Change = Result<Sighting, kube::Error>;
 
@@ -31,6 +33,8 @@ struct State {
     watches: Vec<(ObjectRef, mpsc::UnboundedSender<Change>)>,
     version: u64,
     log: Vec<String>,
+    /// How many tokens were given out.
+    tokens: u32,
 }
 
 pub(super) fn map(name: &str) -> ObjectRef {
@@ -39,6 +43,11 @@ pub(super) fn map(name: &str) -> ObjectRef {
 
 pub(super) fn secret(name: &str) -> ObjectRef {
     ObjectRef { kind: ObjectKind::Secret, namespace: "ns".into(), name: name.into() }
+}
+
+/// An object of the pods' namespace.
+pub(super) fn of_kind(kind: ObjectKind, name: &str) -> ObjectRef {
+    ObjectRef { kind, namespace: "ns".into(), name: name.into() }
 }
 
 impl Fake {
@@ -122,7 +131,9 @@ impl Fake {
         give: impl FnOnce(&mut State) -> T,
     ) -> Result<T, kube::Error> {
         let mut state = self.state();
-        state.log.push(format!("{call} {}", object.name));
+        if !object.kind.is_kept_for_a_moment() {
+            state.log.push(format!("{call} {}", object.name));
+        }
         match state.failing.get(object) {
             Some(code) if *code > 0 => Err(status(*code)),
             _ => Ok(give(&mut state)),
@@ -154,6 +165,15 @@ impl ObjectReader for Fake {
         self.answer("Look", object, |state| {
             let sighting = state.objects.get(object).and_then(|object| object.version.clone());
             (sighting, state.version.to_string())
+        })
+    }
+
+    async fn token(&self, pod: &PodRef, ask: &TokenAsk) -> Result<Token, kube::Error> {
+        let account = of_kind(ObjectKind::ServiceAccount, &ask.account);
+        self.answer("Token", &account, |state| {
+            state.tokens += 1;
+            let text = format!("{}/{}/{}/{}", pod.uid, ask.account, ask.audience, state.tokens);
+            Token { text: text.into(), life: Duration::from_secs(ask.seconds.unsigned_abs()) }
         })
     }
 

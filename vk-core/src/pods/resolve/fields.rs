@@ -7,8 +7,9 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, ResourceFieldSelector, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::LateBound;
+use super::findings::Findings;
 use super::quantity::Amount;
+use super::{LateBound, LateBoundPolicy, ResolveOptions};
 
 /// What a pod is resolved with, beside the objects it refers to.
 pub(super) struct Context<'a> {
@@ -17,6 +18,7 @@ pub(super) struct Context<'a> {
     pub(super) namespace: &'a str,
     pub(super) late: &'a LateBound,
     pub(super) node: &'a NodeFacts,
+    pub(super) options: &'a ResolveOptions,
 }
 
 /// What pods may ask of their node.
@@ -30,14 +32,14 @@ pub(super) struct NodeFacts {
 
 impl Context<'_> {
     /// A field that the environment may refer to. The error says why not.
-    pub(super) fn env_field(&self, path: &str) -> Result<String, String> {
+    pub(super) fn env_field(&self, findings: &mut Findings<'_>, path: &str) -> Result<String, String> {
         match path {
             "spec.nodeName" | "spec.host" => Ok(self.spec.node_name.clone().unwrap_or_default()),
             "spec.serviceAccountName" => Ok(self.spec.service_account_name.clone().unwrap_or_default()),
             "status.hostIP" => Ok(first(&self.host_ips()?)),
             "status.hostIPs" => Ok(self.host_ips()?.join(",")),
-            "status.podIP" => Ok(first(&self.pod_ips()?)),
-            "status.podIPs" => Ok(self.pod_ips()?.join(",")),
+            "status.podIP" => self.late_bound(findings, path).map(|ips| first(&ips)),
+            "status.podIPs" => self.late_bound(findings, path).map(|ips| ips.join(",")),
             // Only files can hold a whole map.
             "metadata.labels" | "metadata.annotations" => {
                 Err(format!("{path} as a whole fits a downwardAPI volume only; name one key"))
@@ -102,6 +104,18 @@ impl Context<'_> {
         Err("this backend does not know the pod's address before the containers start; \
              read it at run time instead"
             .into())
+    }
+
+    /// The pod's addresses, or what the node's policy puts in their place.
+    fn late_bound(&self, findings: &mut Findings<'_>, path: &str) -> Result<Vec<String>, String> {
+        let (ips, instead) = match (self.pod_ips(), self.options.late_bound) {
+            (Ok(ips), _) => return Ok(ips),
+            (Err(reason), LateBoundPolicy::Fail) => return Err(reason),
+            (Err(_), LateBoundPolicy::Empty) => (Vec::new(), "an empty value"),
+            (Err(_), LateBoundPolicy::NodeIp) => (self.host_ips()?, "the node's address"),
+        };
+        findings.late_bound.insert(path.to_owned(), instead.to_owned());
+        Ok(ips)
     }
 
     /// `resourceFieldRef`. The error says why not.
@@ -205,6 +219,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::pods::resolve::findings::Snapshot;
 
     fn pod() -> Pod {
         serde_json::from_value(json!({
@@ -228,7 +243,7 @@ mod tests {
 
     fn with<T>(pod: &Pod, late: &LateBound, node: &NodeFacts, ask: impl Fn(&Context<'_>) -> T) -> T {
         let spec = pod.spec.as_ref().unwrap();
-        ask(&Context { pod, spec, namespace: "ns", late, node })
+        ask(&Context { pod, spec, namespace: "ns", late, node, options: &ResolveOptions::default() })
     }
 
     fn node() -> NodeFacts {
@@ -264,7 +279,8 @@ mod tests {
             ("status.podIPs", "10.0.0.7,fd00::7"),
         ] {
             assert_eq!(
-                with(&pod(), &late, &node(), |c| c.env_field(path)).as_deref(),
+                with(&pod(), &late, &node(), |c| c.env_field(&mut Findings::new(&Snapshot::default()), path))
+                    .as_deref(),
                 Ok(expected),
                 "{path}"
             );
@@ -280,7 +296,9 @@ mod tests {
             ("status.podIP", "before the containers start"),
             ("status.hostIP", "no address yet"),
         ] {
-            let answer = with(&pod(), &LateBound::default(), &NodeFacts::default(), |c| c.env_field(path));
+            let answer = with(&pod(), &LateBound::default(), &NodeFacts::default(), |c| {
+                c.env_field(&mut Findings::new(&Snapshot::default()), path)
+            });
             assert!(answer.as_ref().is_err_and(|text| text.contains(why)), "{path}: {answer:?}");
         }
     }
@@ -288,7 +306,11 @@ mod tests {
     #[test]
     fn the_pods_address_comes_from_the_backend_then_the_status_then_the_host_network() {
         let mut pod = pod();
-        let ask = |pod: &Pod, late: &LateBound| with(pod, late, &node(), |c| c.env_field("status.podIP"));
+        let ask = |pod: &Pod, late: &LateBound| {
+            with(pod, late, &node(), |c| {
+                c.env_field(&mut Findings::new(&Snapshot::default()), "status.podIP")
+            })
+        };
         pod.spec.as_mut().unwrap().host_network = Some(true);
         assert_eq!(ask(&pod, &LateBound::default()).as_deref(), Ok("192.0.2.1"));
         pod.status = serde_json::from_value(json!({"podIPs": [{"ip": "10.0.0.8"}]})).unwrap();

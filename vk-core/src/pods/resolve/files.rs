@@ -1,20 +1,31 @@
-//! Volumes whose files come from the API: ConfigMap, Secret, downward API, and projections of these.
+//! Volumes whose files come from the API: ConfigMap, Secret, downward API, tokens, trust bundles, and projections
+//! of these; and claims, which lead to a volume.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::{
-    DownwardAPIVolumeFile, KeyToPath, PodSpec, ProjectedVolumeSource, Volume, VolumeProjection,
+    ClusterTrustBundleProjection, DownwardAPIVolumeFile, KeyToPath, PersistentVolumeClaimVolumeSource,
+    PodSpec, ProjectedVolumeSource, ServiceAccountTokenProjection, Volume, VolumeProjection,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::ResolveError;
 use super::fields::Context;
 use super::findings::{Findings, Place, What};
-use super::object::{ObjectKind, ObjectRef};
-use crate::provider::{EmptyDir, File, ResolvedVolume, VolumeContent};
+use super::object::{BUNDLE, Detail, ObjectKind, ObjectRef};
+use super::tokens::TokenAsk;
+use crate::provider::{ClaimedVolume, EmptyDir, File, ResolvedVolume, VolumeContent};
 
 /// The permissions of a file for which the pod asks no others.
 const DEFAULT_MODE: u32 = 0o644;
+/// The permissions of a token in a pod whose user or group is known (`pkg/volume/projected`).
+const TOKEN_MODE: u32 = 0o600;
+/// The life of a token for which the pod asks no other, in seconds.
+const TOKEN_LIFE: i64 = 3600;
+/// How many bytes the files of a pod's volumes may have together. An object has at most 1 MiB; but nothing
+/// limits how many of them a pod projects.
+const BUDGET: usize = 64 << 20;
 
 /// The pod's volumes, as far as the objects they refer to are there.
 ///
@@ -24,6 +35,7 @@ pub(super) fn resolve(
     findings: &mut Findings<'_>,
 ) -> Result<Vec<ResolvedVolume>, ResolveError> {
     let mounted = mounted(context.spec);
+    let mut budget = BUDGET;
     let volumes = context.spec.volumes.iter().flatten().enumerate();
     volumes
         .filter(|(_, volume)| mounted.contains(volume.name.as_str()))
@@ -36,6 +48,7 @@ pub(super) fn resolve(
                 path: format!("spec.volumes[{i}]"),
                 default_mode: DEFAULT_MODE,
                 files: BTreeMap::new(),
+                budget: &mut budget,
             };
             Ok(ResolvedVolume::new(volume.name.clone(), content(&mut files, volume)?))
         })
@@ -71,11 +84,20 @@ fn content(files: &mut FileSet<'_, '_>, volume: &Volume) -> Result<VolumeContent
     } else if let Some(source) = &volume.downward_api {
         files.defaults("downwardAPI", source.default_mode, None)?;
         files.take_fields("downwardAPI", source.items.as_deref().unwrap_or_default())?;
-    } else if let Some(source) = volume.projected.as_ref().filter(|source| is_files_only(source)) {
+    } else if let Some(source) =
+        volume.projected.as_ref().filter(|source| is_resolved_here(files.context, source))
+    {
         files.defaults("projected", source.default_mode, source.default_user)?;
         for (i, projection) in source.sources.iter().flatten().enumerate() {
             files.take_projection(&format!("projected.sources[{i}]"), projection)?;
         }
+    } else if let Some(source) = &volume.persistent_volume_claim {
+        return files.take_claim(source);
+    } else if volume.ephemeral.is_some() {
+        // Its claim is made by a controller, under this name.
+        let pod = files.context.pod.metadata.name.as_deref().unwrap_or_default();
+        let claim_name = format!("{pod}-{}", volume.name);
+        return files.take_claim(&PersistentVolumeClaimVolumeSource { claim_name, read_only: None });
     } else if let Some(source) = &volume.empty_dir {
         return Ok(VolumeContent::EmptyDir(EmptyDir {
             memory: source.medium.as_deref() == Some("Memory"),
@@ -88,12 +110,15 @@ fn content(files: &mut FileSet<'_, '_>, volume: &Volume) -> Result<VolumeContent
     Ok(VolumeContent::Files(std::mem::take(&mut files.files).into_values().collect()))
 }
 
-/// Whether everything projected is read here. Tokens, trust bundles and certificates are not: a volume with
-/// one of them, which every pod with a service account has, is the backend's as a whole, and nothing else
-/// it refers to is read.
-fn is_files_only(source: &ProjectedVolumeSource) -> bool {
+/// Whether everything projected is read here. A volume with a pod certificate is the backend's as a whole, and
+/// so is one with a token where the backend has no use for tokens: nothing else it refers to is read then.
+fn is_resolved_here(context: &Context<'_>, source: &ProjectedVolumeSource) -> bool {
     source.sources.iter().flatten().all(|projection| {
-        projection.config_map.is_some() || projection.secret.is_some() || projection.downward_api.is_some()
+        projection.config_map.is_some()
+            || projection.secret.is_some()
+            || projection.downward_api.is_some()
+            || (context.options.tokens && projection.service_account_token.is_some())
+            || projection.cluster_trust_bundle.is_some()
     })
 }
 
@@ -107,6 +132,7 @@ struct FileSet<'f, 'a> {
     default_mode: u32,
     /// By path; later ones win, as in a kubelet.
     files: BTreeMap<String, File>,
+    budget: &'f mut usize,
 }
 
 impl FileSet<'_, '_> {
@@ -125,6 +151,10 @@ impl FileSet<'_, '_> {
             let optional = secret.optional == Some(true);
             let field = format!("{field}.secret");
             self.take_object(&field, ObjectKind::Secret, &secret.name, secret.items.as_deref(), optional)
+        } else if let Some(token) = &projection.service_account_token {
+            self.take_token(&format!("{field}.serviceAccountToken"), token)
+        } else if let Some(bundle) = &projection.cluster_trust_bundle {
+            self.take_bundle(&format!("{field}.clusterTrustBundle"), bundle)
         } else {
             let fields = projection.downward_api.as_ref().and_then(|source| source.items.as_deref());
             self.take_fields(&format!("{field}.downwardAPI"), fields.unwrap_or_default())
@@ -150,17 +180,18 @@ impl FileSet<'_, '_> {
             targets.push((&item.key, self.relative(&format!("{field}.path"), &item.path)?, mode));
         }
         let wanted = ObjectRef { kind, namespace: self.context.namespace.into(), name: name.into() };
+        self.findings.files_from.insert(wanted.clone());
         let Some(object) = self.findings.object(&wanted, optional, &self.place) else { return Ok(()) };
         let secret = kind == ObjectKind::Secret;
         if items.is_empty() {
             for (key, bytes) in object.files() {
                 let path = self.relative(&format!("{field} ({wanted}, key {key:?})"), key)?;
-                self.put(path, self.default_mode, bytes.clone(), secret);
+                self.put(path, self.default_mode, bytes.clone(), secret)?;
             }
         }
         for (key, path, mode) in targets {
             if let Some(bytes) = object.file(key) {
-                self.put(path, mode, bytes.clone(), secret);
+                self.put(path, mode, bytes.clone(), secret)?;
             } else {
                 self.findings.lack(&wanted, What::Key(key.clone()), optional, &self.place);
             }
@@ -181,13 +212,106 @@ impl FileSet<'_, '_> {
                 (None, None) => ("", Err("names neither a field nor a resource".into())),
             };
             let text = text.map_err(|reason| self.invalid(&format!("{field}{source}"), &reason))?;
-            self.put(path, mode, Bytes::from(text), false);
+            self.put(path, mode, Bytes::from(text), false)?;
         }
         Ok(())
     }
 
-    fn put(&mut self, path: String, mode: u32, content: Bytes, secret: bool) {
+    /// A token of the pod's ServiceAccount.
+    fn take_token(
+        &mut self,
+        field: &str,
+        source: &ServiceAccountTokenProjection,
+    ) -> Result<(), ResolveError> {
+        self.owner(&format!("{field}.user"), source.user)?;
+        let path = self.relative(&format!("{field}.path"), &source.path)?;
+        let spec = self.context.spec;
+        let account =
+            spec.service_account_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default");
+        let ask = TokenAsk {
+            account: account.to_owned(),
+            audience: source.audience.clone().unwrap_or_default(),
+            seconds: source.expiration_seconds.unwrap_or(TOKEN_LIFE),
+        };
+        let owned = spec.security_context.as_ref().is_some_and(|context| context.fs_group.is_some());
+        let mode = if owned || one_user(spec).is_some() { TOKEN_MODE } else { self.default_mode };
+        if let Some(token) = self.findings.token(ask) {
+            self.put(path, mode, token.text.clone(), true)?;
+        }
+        Ok(())
+    }
+
+    fn take_bundle(
+        &mut self,
+        field: &str,
+        source: &ClusterTrustBundleProjection,
+    ) -> Result<(), ResolveError> {
+        self.owner(&format!("{field}.user"), source.user)?;
+        let path = self.relative(&format!("{field}.path"), &source.path)?;
+        let optional = source.optional == Some(true);
+        let (kind, name) = match (&source.name, &source.signer_name) {
+            (Some(name), _) => (ObjectKind::TrustBundle, name.clone()),
+            (None, Some(signer)) => {
+                // A selector that is not there selects nothing; an empty one selects everything.
+                let Some(labels) = &source.label_selector else {
+                    let empty = Bytes::new();
+                    return if optional {
+                        self.put(path, self.default_mode, empty, false)
+                    } else {
+                        Err(self.invalid(field, "a signer without a labelSelector selects no bundle"))
+                    };
+                };
+                (ObjectKind::TrustBundles, format!("{signer} {}", selector(labels)))
+            }
+            (None, None) => return Err(self.invalid(field, "names neither a bundle nor a signer")),
+        };
+        let wanted = ObjectRef { kind, namespace: "".into(), name: name.into() };
+        let Some(object) = self.findings.object(&wanted, optional, &self.place) else { return Ok(()) };
+        let pem = object.binary.get(BUNDLE).cloned().unwrap_or_default();
+        self.put(path, self.default_mode, pem, false)
+    }
+
+    /// The volume behind a claim.
+    fn take_claim(
+        &mut self,
+        source: &PersistentVolumeClaimVolumeSource,
+    ) -> Result<VolumeContent, ResolveError> {
+        let of = |kind, namespace: &str, name: &str| ObjectRef {
+            kind,
+            namespace: namespace.into(),
+            name: name.into(),
+        };
+        let wanted = of(ObjectKind::Claim, self.context.namespace, &source.claim_name);
+        let Some(claim) = self.findings.object(&wanted, false, &self.place) else {
+            return Ok(VolumeContent::Native);
+        };
+        let Detail::Claim(Some(name)) = &claim.detail else {
+            self.findings.lack(&wanted, What::Unbound, false, &self.place);
+            return Ok(VolumeContent::Native);
+        };
+        let wanted = of(ObjectKind::Volume, "", name);
+        let Some(volume) = self.findings.object(&wanted, false, &self.place) else {
+            return Ok(VolumeContent::Native);
+        };
+        let Detail::Volume(spec) = &volume.detail else { return Ok(VolumeContent::Native) };
+        Ok(VolumeContent::Claim(ClaimedVolume {
+            claim: source.claim_name.clone(),
+            volume: name.clone(),
+            read_only: source.read_only == Some(true),
+            spec: std::sync::Arc::clone(spec),
+        }))
+    }
+
+    fn put(&mut self, path: String, mode: u32, content: Bytes, secret: bool) -> Result<(), ResolveError> {
+        *self.budget = self.budget.checked_sub(content.len()).ok_or_else(|| ResolveError::Invalid {
+            field: self.path.clone(),
+            reason: format!(
+                "the files of the pod's volumes grow beyond {} MiB here; put less of it into one pod",
+                BUDGET >> 20
+            ),
+        })?;
         self.files.insert(path.clone(), File { path, mode, content, secret });
+        Ok(())
     }
 
     /// A path below the volume's root, without `.` and empty parts.
@@ -242,4 +366,30 @@ impl FileSet<'_, '_> {
     fn invalid(&self, field: &str, reason: &str) -> ResolveError {
         ResolveError::Invalid { field: format!("{}.{field}", self.path), reason: reason.to_owned() }
     }
+}
+
+/// The user that all containers run as, if it is one.
+fn one_user(spec: &PodSpec) -> Option<i64> {
+    let pod = spec.security_context.as_ref().and_then(|context| context.run_as_user);
+    let mut users =
+        spec.containers.iter().chain(spec.init_containers.iter().flatten()).map(|container| {
+            container.security_context.as_ref().and_then(|context| context.run_as_user).or(pod)
+        });
+    let first = users.next()??;
+    users.all(|user| user == Some(first)).then_some(first)
+}
+
+/// A label selector as text.
+fn selector(labels: &LabelSelector) -> String {
+    let equal = labels.match_labels.iter().flatten().map(|(key, value)| format!("{key}={value}"));
+    let rules = labels.match_expressions.iter().flatten().map(|rule| {
+        let values = rule.values.as_deref().unwrap_or_default().join(",");
+        match rule.operator.as_str() {
+            "In" => format!("{} in ({values})", rule.key),
+            "NotIn" => format!("{} notin ({values})", rule.key),
+            "DoesNotExist" => format!("!{}", rule.key),
+            _ => rule.key.clone(),
+        }
+    });
+    equal.chain(rules).collect::<Vec<_>>().join(",")
 }

@@ -1,10 +1,11 @@
 //! What came out while a pod was put together: objects still to be read, objects and keys that are not
 //! there, names that cannot be variables.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::object::{Object, ObjectKind, ObjectRef};
+use super::tokens::{Token, TokenAsk};
 use crate::events::{PodEventRecord, Reason};
 use crate::pods::status::WaitingFor;
 
@@ -12,6 +13,7 @@ use crate::pods::status::WaitingFor;
 #[derive(Debug, Default)]
 pub(super) struct Snapshot {
     pub(super) objects: HashMap<ObjectRef, Loaded>,
+    pub(super) tokens: HashMap<TokenAsk, Arc<Token>>,
 }
 
 /// An answer of the API server about one object.
@@ -30,6 +32,8 @@ pub(super) enum Place {
     Container(String),
     /// This volume.
     Volume(String),
+    /// The credentials for the pod's images, which it may have to do without.
+    Pull,
 }
 
 /// What is wrong with an object.
@@ -41,6 +45,8 @@ pub(super) enum What {
     Key(String),
     /// The value of this key cannot be an environment variable.
     NotText(String),
+    /// It is a claim, and no volume is bound to it yet.
+    Unbound,
 }
 
 /// Something that the pod refers to and that is not there.
@@ -61,11 +67,31 @@ pub(super) struct Findings<'a> {
     pub(super) lacks: Vec<Lack>,
     /// Names that cannot be environment variables, by the object they came from.
     pub(super) invalid_names: BTreeMap<ObjectRef, Vec<String>>,
+    /// Objects that volumes take files from.
+    pub(super) files_from: BTreeSet<ObjectRef>,
+    /// Tokens that are not there yet.
+    pub(super) unasked: BTreeSet<TokenAsk>,
+    /// Tokens that the pod has a use for.
+    pub(super) tokens: BTreeSet<TokenAsk>,
+    /// Containers that cannot be started as they are written, and why.
+    pub(super) unstartable: BTreeMap<String, String>,
+    /// Fields that only the backend knows, and what the pod got instead.
+    pub(super) late_bound: BTreeMap<String, String>,
 }
 
 impl<'a> Findings<'a> {
     pub(super) fn new(snapshot: &'a Snapshot) -> Self {
-        Self { snapshot, unread: BTreeMap::new(), lacks: Vec::new(), invalid_names: BTreeMap::new() }
+        Self {
+            snapshot,
+            unread: BTreeMap::new(),
+            lacks: Vec::new(),
+            invalid_names: BTreeMap::new(),
+            files_from: BTreeSet::new(),
+            unasked: BTreeSet::new(),
+            tokens: BTreeSet::new(),
+            unstartable: BTreeMap::new(),
+            late_bound: BTreeMap::new(),
+        }
     }
 
     /// The object, if it has been read and is there; otherwise that is noted.
@@ -86,6 +112,32 @@ impl<'a> Findings<'a> {
                 None
             }
         }
+    }
+
+    /// The object, if it has been read and is there. That it is not there is nothing to speak of.
+    pub(super) fn peek(&mut self, wanted: &ObjectRef) -> Option<Arc<Object>> {
+        match self.snapshot.objects.get(wanted) {
+            Some(loaded) => loaded.object.clone(),
+            None => {
+                *self.unread.entry(wanted.clone()).or_insert(true) &= true;
+                None
+            }
+        }
+    }
+
+    /// The token, if it has been asked for; otherwise that is noted.
+    pub(super) fn token(&mut self, ask: TokenAsk) -> Option<Arc<Token>> {
+        let token = self.snapshot.tokens.get(&ask).cloned();
+        if token.is_none() {
+            self.unasked.insert(ask.clone());
+        }
+        self.tokens.insert(ask);
+        token
+    }
+
+    /// The objects that the pod's files come from, in the versions that were read.
+    pub(super) fn sources(&self) -> BTreeMap<ObjectRef, Option<String>> {
+        self.files_from.iter().map(|object| (object.clone(), self.version(object))).collect()
     }
 
     /// Notes that an object that is there is not enough.
@@ -127,17 +179,26 @@ impl<'a> Findings<'a> {
                 all.entry(name.clone()).or_insert_with(|| WaitingFor { reason, message: lack.message() });
             }
         }
+        for (name, message) in &self.unstartable {
+            let (reason, message) = ("CreateContainerConfigError".to_owned(), message.clone());
+            all.entry(name.clone()).or_insert(WaitingFor { reason, message });
+        }
         all
     }
 
-    fn volume_missing(&self) -> bool {
+    /// Whether no container can be started.
+    pub(super) fn volume_missing(&self) -> bool {
         self.lacks.iter().any(|lack| !lack.optional && matches!(lack.place, Place::Volume(_)))
     }
 
     /// The events that tell of it: the Go Virtual Kubelet's for each object and key, a kubelet's for each
     /// volume, or else for each container, that waits.
     pub(super) fn events(&self) -> Vec<PodEventRecord> {
-        let mut all: Vec<_> = self.lacks.iter().map(Lack::event).collect();
+        let mut all: Vec<_> = self.lacks.iter().filter_map(Lack::event).collect();
+        for (field, instead) in &self.late_bound {
+            let text = format!("{field} is not known before the containers start: the pod got {instead}");
+            all.push(PodEventRecord::new(Reason::LateBoundField, text));
+        }
         for lack in self.lacks.iter().filter(|lack| !lack.optional) {
             if let Place::Volume(name) = &lack.place {
                 let text = format!("MountVolume.SetUp failed for volume {name:?} : {}", lack.message());
@@ -174,38 +235,44 @@ impl Lack {
             (What::Key(key), Place::Container(_)) => {
                 format!("couldn't find key {key} in {} {namespace}/{name}", kind.name())
             }
-            (What::Key(key), Place::Volume(_)) => match kind {
+            (What::Key(key), _) => match kind {
                 ObjectKind::ConfigMap => format!("configmap references non-existent config key: {key}"),
-                ObjectKind::Secret => format!("references non-existent secret key: {key}"),
+                _ => format!("references non-existent {} key: {key}", kind.lower()),
             },
+            (What::Unbound, _) => format!("{} {name:?} is not bound", kind.lower()),
             (What::NotText(key), _) => {
                 format!("the value of key {key} in {} {namespace}/{name} is not UTF-8 text", kind.name())
             }
         }
     }
 
-    fn event(&self) -> PodEventRecord {
+    /// The Go Virtual Kubelet's event, for the kinds that it knows.
+    fn event(&self) -> Option<PodEventRecord> {
         let ObjectRef { kind, name, .. } = &self.object;
+        if self.place == Place::Pull {
+            return None;
+        }
         let reason = match (kind, &self.what, self.optional) {
             (ObjectKind::ConfigMap, What::Absent, true) => Reason::OptionalConfigMapNotFound,
             (ObjectKind::ConfigMap, What::Absent, false) => Reason::MandatoryConfigMapNotFound,
             (ObjectKind::ConfigMap, What::Key(_), true) => Reason::OptionalConfigMapKeyNotFound,
             (ObjectKind::ConfigMap, What::Key(_), false) => Reason::MandatoryConfigMapKeyNotFound,
-            (ObjectKind::ConfigMap, What::NotText(_), true) => Reason::FailedToReadOptionalConfigMap,
-            (ObjectKind::ConfigMap, What::NotText(_), false) => Reason::FailedToReadMandatoryConfigMap,
+            (ObjectKind::ConfigMap, _, true) => Reason::FailedToReadOptionalConfigMap,
+            (ObjectKind::ConfigMap, _, false) => Reason::FailedToReadMandatoryConfigMap,
             (ObjectKind::Secret, What::Absent, true) => Reason::OptionalSecretNotFound,
             (ObjectKind::Secret, What::Absent, false) => Reason::MandatorySecretNotFound,
             (ObjectKind::Secret, What::Key(_), true) => Reason::OptionalSecretKeyNotFound,
             (ObjectKind::Secret, What::Key(_), false) => Reason::MandatorySecretKeyNotFound,
-            (ObjectKind::Secret, What::NotText(_), true) => Reason::FailedToReadOptionalSecret,
-            (ObjectKind::Secret, What::NotText(_), false) => Reason::FailedToReadMandatorySecret,
+            (ObjectKind::Secret, _, true) => Reason::FailedToReadOptionalSecret,
+            (ObjectKind::Secret, _, false) => Reason::FailedToReadMandatorySecret,
+            _ => return None,
         };
         let text = match &self.what {
-            What::Absent => format!("{} {name:?} not found", kind.lower()),
             What::Key(key) => format!("key {key:?} not found in {} {name:?}", kind.lower()),
             What::NotText(key) => format!("key {key:?} of {} {name:?} is not UTF-8 text", kind.lower()),
+            What::Absent | What::Unbound => format!("{} {name:?} not found", kind.lower()),
         };
-        PodEventRecord::new(reason, text)
+        Some(PodEventRecord::new(reason, text))
     }
 }
 
@@ -216,6 +283,8 @@ pub(super) fn unreadable(object: &ObjectRef, optional: bool) -> PodEventRecord {
         (ObjectKind::ConfigMap, false) => Reason::FailedToReadMandatoryConfigMap,
         (ObjectKind::Secret, true) => Reason::FailedToReadOptionalSecret,
         (ObjectKind::Secret, false) => Reason::FailedToReadMandatorySecret,
+        (ObjectKind::Service | ObjectKind::Services, _) => Reason::Failed,
+        _ => Reason::FailedMount,
     };
     PodEventRecord::new(reason, format!("failed to read {} {:?}", object.kind.lower(), &*object.name))
 }

@@ -2,17 +2,27 @@
 //! authorizer lets a real node identity do it.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
-use futures::future::Either;
+use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Future, StreamExt, TryStreamExt};
-use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::api::{Api, GetParams, ListParams, WatchEvent, WatchParams};
+use k8s_openapi::List;
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
+use k8s_openapi::api::core::v1::{
+    ConfigMap, PersistentVolume, PersistentVolumeClaim, Secret, Service, ServiceAccount,
+};
+use kube::api::{
+    Api, ApiResource, DynamicObject, GetParams, ListParams, PostParams, WatchEvent, WatchParams,
+};
 use kube::core::{Request, Resource};
 use serde::de::{DeserializeOwned, Error as _};
 
-use super::object::{Object, ObjectKind, ObjectRef};
+use super::object::{BUNDLE, Detail, Object, ObjectKind, ObjectRef};
+use super::services::ServiceFacts;
+use super::tokens::{Token, TokenAsk};
+use crate::provider::PodRef;
 
 /// How new an answer has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +50,9 @@ pub trait ObjectReader: Debug + Send + Sync + 'static {
         &self,
         object: &ObjectRef,
     ) -> impl Future<Output = Result<(Sighting, String), kube::Error>> + Send;
+
+    /// A token of a ServiceAccount in the pod's namespace, bound to the pod.
+    fn token(&self, pod: &PodRef, ask: &TokenAsk) -> impl Future<Output = Result<Token, kube::Error>> + Send;
 
     /// Every change of the object after a version. Ends after a few minutes at the latest.
     fn watch(
@@ -70,51 +83,164 @@ impl KubeReader {
 
     async fn get<K>(&self, object: &ObjectRef, freshness: Freshness) -> Result<Option<Object>, kube::Error>
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Into<Object>,
+        K: Resource<DynamicType = ()> + DeserializeOwned + Into<Object>,
     {
         let params = match freshness {
             Freshness::Cached => GetParams::any(),
             Freshness::Current => GetParams::default(),
         };
-        let request = Request::new(K::url_path(&(), Some(&object.namespace)));
+        let namespace = Some(&*object.namespace).filter(|namespace| !namespace.is_empty());
+        let request = Request::new(K::url_path(&(), namespace));
         let request = request.get(&object.name, &params).map_err(kube::Error::BuildRequest)?;
-        // Not `Api::get`: it logs an answer that it cannot read, with everything in it.
-        let text = match self.client.request_text(request).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(None),
-            // The error would hold the answer.
-            Err(kube::Error::FromUtf8(_)) => return Err(unreadable(object, "not UTF-8")),
-            answer => answer?,
-        };
-        let parsed: Result<K, _> = serde_json::from_str(&text);
-        let parsed = parsed.map_err(|error| {
-            let at = format!("line {} column {}", error.line(), error.column());
-            unreadable(object, &at)
-        })?;
-        Ok(Some(parsed.into()))
+        let found: Result<K, _> = self.ask(request, object.kind.name()).await;
+        match found {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+            found => Ok(Some(found?.into())),
+        }
     }
 
-    async fn list<K>(&self, object: &ObjectRef) -> Result<(Sighting, String), kube::Error>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
-    {
+    /// Not [`Api`]'s calls: they log an answer that they cannot read, with everything in it.
+    async fn ask<K: DeserializeOwned>(
+        &self,
+        request: http::Request<Vec<u8>>,
+        what: &str,
+    ) -> Result<K, kube::Error> {
+        let text = match self.client.request_text(request).await {
+            // The error would hold the answer.
+            Err(kube::Error::FromUtf8(_)) => return Err(unreadable(what, "not UTF-8")),
+            answer => answer?,
+        };
+        serde_json::from_str(&text).map_err(|error| {
+            let at = format!("line {} column {}", error.line(), error.column());
+            unreadable(what, &at)
+        })
+    }
+
+    async fn services(&self, object: &ObjectRef, freshness: Freshness) -> Result<Object, kube::Error> {
+        let params = match freshness {
+            Freshness::Cached => ListParams::default().match_any(),
+            Freshness::Current => ListParams::default(),
+        };
+        let request = Request::new(Service::url_path(&(), Some(&object.namespace)));
+        let request = request.list(&params).map_err(kube::Error::BuildRequest)?;
+        let list: List<Service> = self.ask(request, "list of Services").await?;
+        let facts = list.items.iter().filter_map(ServiceFacts::of).collect();
+        let version = list.metadata.resource_version;
+        Ok(Object { version, detail: Detail::Services(facts), ..Object::default() })
+    }
+
+    /// All bundles of a signer as one, each certificate once, in the order of their text, which is as good as
+    /// any: a kubelet's is random on purpose.
+    async fn bundles(&self, object: &ObjectRef) -> Result<Option<Object>, kube::Error> {
+        let (signer, labels) = object.name.split_once(' ').unwrap_or((&object.name, ""));
+        let params = ListParams::default().fields(&format!("spec.signerName={signer}")).labels(labels);
+        let request = Request::new(ClusterTrustBundle::url_path(&(), None));
+        let request = request.list(&params).map_err(kube::Error::BuildRequest)?;
+        let list: List<ClusterTrustBundle> = self.ask(request, "list of ClusterTrustBundles").await?;
+        let found = list.items.iter().filter(|bundle| bundle.spec.signer_name.as_deref() == Some(signer));
+        let mut certificates: Vec<_> =
+            found.flat_map(|bundle| bundle.spec.trust_bundle.split_inclusive(END_OF_CERTIFICATE)).collect();
+        certificates.iter_mut().for_each(|text| *text = text.trim());
+        certificates.sort_unstable();
+        certificates.dedup();
+        certificates.retain(|text| !text.is_empty());
+        if certificates.is_empty() {
+            return Ok(None);
+        }
+        let pem = Bytes::from(certificates.join("\n") + "\n");
+        let version = list.metadata.resource_version;
+        Ok(Some(Object { version, binary: [(BUNDLE.to_owned(), pem)].into(), ..Object::default() }))
+    }
+
+    fn api(&self, object: &ObjectRef) -> Api<DynamicObject> {
+        let resource = match object.kind {
+            ObjectKind::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
+            ObjectKind::Secret => ApiResource::erase::<Secret>(&()),
+            ObjectKind::Service | ObjectKind::Services => ApiResource::erase::<Service>(&()),
+            ObjectKind::ServiceAccount => ApiResource::erase::<ServiceAccount>(&()),
+            ObjectKind::Claim => ApiResource::erase::<PersistentVolumeClaim>(&()),
+            ObjectKind::Volume => ApiResource::erase::<PersistentVolume>(&()),
+            ObjectKind::TrustBundle | ObjectKind::TrustBundles => {
+                ApiResource::erase::<ClusterTrustBundle>(&())
+            }
+        };
+        match &*object.namespace {
+            "" => Api::all_with(self.client.clone(), &resource),
+            namespace => Api::namespaced_with(self.client.clone(), namespace, &resource),
+        }
+    }
+}
+
+const END_OF_CERTIFICATE: &str = "-----END CERTIFICATE-----";
+
+fn selector(object: &ObjectRef) -> String {
+    format!("metadata.name={}", object.name)
+}
+
+/// An answer that is not what was asked for: says where it goes wrong, not what stands there.
+fn unreadable(what: &str, at: &str) -> kube::Error {
+    let text = format!("the API server's answer is not a {what} ({at})");
+    kube::Error::SerdeError(serde_json::Error::custom(text))
+}
+
+impl ObjectReader for KubeReader {
+    async fn read(&self, object: &ObjectRef, freshness: Freshness) -> Result<Option<Object>, kube::Error> {
+        match object.kind {
+            ObjectKind::ConfigMap => self.get::<ConfigMap>(object, freshness).await,
+            ObjectKind::Secret => self.get::<Secret>(object, freshness).await,
+            ObjectKind::Service => self.get::<Service>(object, freshness).await,
+            ObjectKind::Services => self.services(object, freshness).await.map(Some),
+            ObjectKind::Claim => self.get::<PersistentVolumeClaim>(object, freshness).await,
+            ObjectKind::Volume => self.get::<PersistentVolume>(object, freshness).await,
+            ObjectKind::TrustBundle => self.get::<ClusterTrustBundle>(object, freshness).await,
+            ObjectKind::TrustBundles => self.bundles(object).await,
+            // Only asked for tokens.
+            ObjectKind::ServiceAccount => Ok(None),
+        }
+    }
+
+    async fn look(&self, object: &ObjectRef) -> Result<(Sighting, String), kube::Error> {
         let params = ListParams::default().fields(&selector(object));
-        let list = self.api::<K>(object).list_metadata(&params).await?;
+        let list = self.api(object).list_metadata(&params).await?;
         let found = list.items.into_iter().find(|item| item.metadata.name.as_deref() == Some(&object.name));
         let sighting = found.map(|item| item.metadata.resource_version.unwrap_or_default());
         Ok((sighting, list.metadata.resource_version.unwrap_or_default()))
     }
 
-    async fn changes<K>(
+    async fn token(&self, pod: &PodRef, ask: &TokenAsk) -> Result<Token, kube::Error> {
+        let request = TokenRequest {
+            spec: Some(TokenRequestSpec {
+                audiences: Some(Some(ask.audience.clone()).filter(|a| !a.is_empty()).into_iter().collect()),
+                expiration_seconds: Some(ask.seconds),
+                bound_object_ref: Some(BoundObjectReference {
+                    api_version: Some("v1".to_owned()),
+                    kind: Some("Pod".to_owned()),
+                    name: Some(pod.name.to_string()),
+                    uid: Some(pod.uid.to_string()),
+                }),
+                ..TokenRequestSpec::default()
+            }),
+            ..TokenRequest::default()
+        };
+        let body = serde_json::to_vec(&request).map_err(kube::Error::SerdeError)?;
+        let path = ServiceAccount::url_path(&(), Some(&pod.namespace));
+        let call = Request::new(path)
+            .create_subresource("token", &ask.account, &PostParams::default(), body)
+            .map_err(kube::Error::BuildRequest)?;
+        let answer: TokenRequest = self.ask(call, "TokenRequest").await?;
+        let text = answer.status.and_then(|status| status.token).filter(|text| !text.is_empty());
+        let text = text.ok_or_else(|| unreadable("TokenRequest", "it has no token"))?;
+        let given = answer.spec.and_then(|spec| spec.expiration_seconds).unwrap_or(ask.seconds);
+        Ok(Token { text: text.into(), life: Duration::from_secs(given.max(1).unsigned_abs()) })
+    }
+
+    async fn watch(
         &self,
         object: &ObjectRef,
         after: &str,
-    ) -> Result<BoxStream<'static, Result<Sighting, kube::Error>>, kube::Error>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
-        K: Send + 'static,
-    {
+    ) -> Result<BoxStream<'static, Result<Sighting, kube::Error>>, kube::Error> {
         let params = WatchParams::default().fields(&selector(object));
-        let events = self.api::<K>(object).watch_metadata(&params, after).await?;
+        let events = self.api(object).watch_metadata(&params, after).await?;
         let name = object.name.clone();
         let sightings = events.try_filter_map(move |event| {
             let here = |found: &Option<String>| found.as_deref() == Some(&*name);
@@ -129,58 +255,6 @@ impl KubeReader {
             futures::future::ready(answer)
         });
         Ok(sightings.boxed())
-    }
-
-    fn api<K>(&self, object: &ObjectRef) -> Api<K>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-    {
-        Api::namespaced(self.client.clone(), &object.namespace)
-    }
-}
-
-fn selector(object: &ObjectRef) -> String {
-    format!("metadata.name={}", object.name)
-}
-
-/// An answer that is not the object: says where it goes wrong, not what stands there.
-fn unreadable(object: &ObjectRef, at: &str) -> kube::Error {
-    let text = format!("the API server's answer is not a {} ({at})", object.kind.name());
-    kube::Error::SerdeError(serde_json::Error::custom(text))
-}
-
-impl ObjectReader for KubeReader {
-    fn read(
-        &self,
-        object: &ObjectRef,
-        freshness: Freshness,
-    ) -> impl Future<Output = Result<Option<Object>, kube::Error>> + Send {
-        match object.kind {
-            ObjectKind::ConfigMap => Either::Left(self.get::<ConfigMap>(object, freshness)),
-            ObjectKind::Secret => Either::Right(self.get::<Secret>(object, freshness)),
-        }
-    }
-
-    fn look(
-        &self,
-        object: &ObjectRef,
-    ) -> impl Future<Output = Result<(Sighting, String), kube::Error>> + Send {
-        match object.kind {
-            ObjectKind::ConfigMap => Either::Left(self.list::<ConfigMap>(object)),
-            ObjectKind::Secret => Either::Right(self.list::<Secret>(object)),
-        }
-    }
-
-    fn watch(
-        &self,
-        object: &ObjectRef,
-        after: &str,
-    ) -> impl Future<Output = Result<BoxStream<'static, Result<Sighting, kube::Error>>, kube::Error>> + Send
-    {
-        match object.kind {
-            ObjectKind::ConfigMap => Either::Left(self.changes::<ConfigMap>(object, after)),
-            ObjectKind::Secret => Either::Right(self.changes::<Secret>(object, after)),
-        }
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 use super::fake::Fake;
 use super::*;
 
+mod contents;
 mod environment;
 mod missing;
 mod volumes;

@@ -14,9 +14,11 @@ use super::object::ObjectRef;
 use super::reader::{ObjectReader, Sighting};
 use crate::provider::PodUid;
 
-/// How many objects are watched at once. Each watch is a connection; what is missing beyond that is found
-/// by the pods' own retries until a watch ends.
+/// How many objects are watched at once. Each watch is a connection; the others are looked at now and then until
+/// a watch ends.
 const MAX_WATCHES: usize = 128;
+/// How often objects are looked at that have no watch, with a third of jitter.
+const LOOK_INTERVAL: Duration = Duration::from_secs(90);
 /// How long a listing of one object may take.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(30);
 /// The first and the longest pause after a watch that failed.
@@ -219,8 +221,25 @@ struct Follower<R> {
 impl<R: ObjectReader> Follower<R> {
     /// Keeps watching until nobody waits.
     async fn run(self, places: Arc<Semaphore>) {
-        // Never closed.
-        let Ok(_place) = places.acquire().await else { return };
+        let _place = loop {
+            let wait = LOOK_INTERVAL.mul_f64(0.67 + 0.66 * fastrand::f64());
+            match tokio::time::timeout(wait, places.acquire()).await {
+                Ok(Ok(place)) => break place,
+                // Never closed.
+                Ok(Err(_)) => return,
+                Err(_) => {
+                    let look = tokio::time::timeout(LOOK_TIMEOUT, self.reader.look(&self.object)).await;
+                    let wanted = match look {
+                        // Only a moment's sight: the table must not take it for a watch's.
+                        Ok(Ok((seen, _))) => self.hear(Some(seen)) && self.hear(None),
+                        Ok(Err(_)) | Err(_) => self.hear(None),
+                    };
+                    if !wanted {
+                        return;
+                    }
+                }
+            }
+        };
         let mut failures = 0_u32;
         loop {
             let began = Instant::now();
@@ -432,7 +451,7 @@ mod tests {
         room.fake.watches(MAX_WATCHES).await;
         let last = format!("cm-{MAX_WATCHES}");
         room.fake.put(&map(&last), [("k", "v")]);
-        room.nobody_is_woken_for(Duration::from_mins(1)).await;
+        room.nobody_is_woken_for(Duration::from_secs(50)).await;
         room.wakes.forget(&PodUid::new("u-0"));
         assert_eq!(room.woken().await, format!("u-{MAX_WATCHES}"));
     }

@@ -46,6 +46,7 @@ impl Takes {
             Self::OperatingSystem => ("`linux` or `windows`", "", "windows", "windows"),
             Self::LogLevel => ("level or directives", "", "debug", "debug"),
             Self::LogFormat => ("`text` or `json`", "", "json", "json"),
+            Self::LateBound => ("`fail`, `empty` or `node-ip`", "", "empty", "empty"),
             Self::Provider => ("provider, with its settings below", "", "other", "other"),
         }
     }
@@ -125,12 +126,12 @@ fn every_key_is_set_alike_by_file_flag_and_variable() {
 
 #[test]
 fn the_defaults_that_are_told_are_those_that_hold() {
-    use Takes::{Address, Bool, Count, Directory, LogFormat, LogLevel, Percent, Period, Port, Ratio};
+    use Takes::{Address, Bool, Count, Directory, LateBound, LogFormat, LogLevel, Percent, Period, Port, Ratio};
     for key in KEYS {
         let (_, default) = key.help();
         let literal = matches!(
             key.takes,
-            Address | Bool | Count(_) | Directory | LogFormat | LogLevel | Percent | Period | Port | Ratio
+            Address | Bool | Count(_) | Directory | LateBound | LogFormat | LogLevel | Percent | Period | Port | Ratio
         );
         if literal {
             assert!(!default.is_empty(), "--{} tells no default", key.flag);

@@ -19,7 +19,7 @@ fn objects() -> Fake {
     let fake = Fake::default();
     let data = [("k".to_owned(), "v".into()), ("j".to_owned(), "w".into())].into();
     let binary = [("bin".to_owned(), bytes::Bytes::from_static(&[0, 1, 2]))].into();
-    fake.put_object(&map("cm"), Object { data, binary, version: None });
+    fake.put_object(&map("cm"), Object { data, binary, ..Object::default() });
     fake.put(&secret("s"), [("user", "u"), ("pass", "p")]);
     fake
 }
@@ -97,19 +97,6 @@ async fn projections_of_objects_and_fields_share_one_directory() {
     assert_eq!(files(&ready, 0), expected);
     let told = (Reason::OptionalSecretNotFound, "secret \"nope\" not found".to_owned(), None);
     assert_eq!(resolver.events(), [told]);
-}
-
-#[tokio::test]
-async fn a_service_account_token_is_left_to_the_backend_and_costs_no_call() {
-    let pod = pod_with(json!([{"name": "kube-api-access-x", "projected": {"sources": [
-        {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
-        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
-        {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
-    ]}}]));
-    let fake = Fake::default();
-    let ready = resolver(&fake).resolve(&pod).await.unwrap();
-    assert!(matches!(ready.volumes[0].content, VolumeContent::Native));
-    assert!(fake.calls().is_empty());
 }
 
 #[tokio::test]
