@@ -22,6 +22,7 @@ mod backoff;
 mod client;
 pub mod clock;
 pub mod config;
+pub mod containers;
 pub mod events;
 pub mod health;
 mod incarnation;

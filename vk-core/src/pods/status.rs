@@ -28,6 +28,8 @@ use self::conditions::Facts;
 use self::containers::{Lists, View};
 use self::phase::Phase;
 
+pub(crate) use self::wanted::restarts_after;
+
 pub(super) use self::conditions::{is_owned as owns_condition, is_shared as shares_condition};
 
 /// Everything a status is made from.

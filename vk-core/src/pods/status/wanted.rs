@@ -67,13 +67,22 @@ impl<'a> Wanted<'a> {
 
 /// Whether a container that ended so is started again, by its own rules and policy or else by the pod's.
 pub(super) fn restarts(container: &Wanted<'_>, spec: &PodSpec, ended: &ContainerStateTerminated) -> bool {
-    let code = ended.exit_code;
-    if ended.reason.as_deref() == Some(RESTARTING_ALL)
-        || (container.policy.is_some() && rule(container, code).is_some())
-    {
+    ended.reason.as_deref() == Some(RESTARTING_ALL)
+        || restarts_after(container.policy, container.rules, spec.restart_policy.as_deref(), ended.exit_code)
+}
+
+/// Whether a container is started again after this exit code: by its own rules (KEP-5532), its own policy, or else
+/// the pod's.
+pub(crate) fn restarts_after(
+    own: Option<&str>,
+    rules: &[ContainerRestartRule],
+    pod: Option<&str>,
+    code: i32,
+) -> bool {
+    if own.is_some() && matching(rules, code).is_some() {
         return true;
     }
-    match container.policy.or(spec.restart_policy.as_deref()) {
+    match own.or(pod) {
         Some("Never") => false,
         Some("OnFailure") => code != 0,
         _ => true,
@@ -81,8 +90,8 @@ pub(super) fn restarts(container: &Wanted<'_>, spec: &PodSpec, ended: &Container
 }
 
 /// The restart rule for an exit code. There are no actions but the two that restart.
-fn rule<'a>(container: &Wanted<'a>, code: i32) -> Option<&'a ContainerRestartRule> {
-    container.rules.iter().find(|rule| {
+fn matching(rules: &[ContainerRestartRule], code: i32) -> Option<&ContainerRestartRule> {
+    rules.iter().find(|rule| {
         rule.exit_codes.as_ref().is_some_and(|on| {
             let listed = on.values.iter().flatten().any(|v| *v == code);
             match on.operator.as_str() {
@@ -96,7 +105,7 @@ fn rule<'a>(container: &Wanted<'a>, code: i32) -> Option<&'a ContainerRestartRul
 
 /// Whether this end has all of the pod's containers run again.
 pub(super) fn restarts_all(container: &Wanted<'_>, ended: &ContainerStateTerminated) -> bool {
-    rule(container, ended.exit_code).is_some_and(|rule| rule.action == RESTART_ALL)
+    matching(container.rules, ended.exit_code).is_some_and(|rule| rule.action == RESTART_ALL)
 }
 
 /// Whether any container may have all of the pod's containers run again.

@@ -126,12 +126,24 @@ fn every_key_is_set_alike_by_file_flag_and_variable() {
 
 #[test]
 fn the_defaults_that_are_told_are_those_that_hold() {
-    use Takes::{Address, Bool, Count, Directory, LateBound, LogFormat, LogLevel, Percent, Period, Port, Ratio};
+    use Takes::{
+        Address, Bool, Count, Directory, LateBound, LogFormat, LogLevel, Percent, Period, Port, Ratio,
+    };
     for key in KEYS {
         let (_, default) = key.help();
         let literal = matches!(
             key.takes,
-            Address | Bool | Count(_) | Directory | LateBound | LogFormat | LogLevel | Percent | Period | Port | Ratio
+            Address
+                | Bool
+                | Count(_)
+                | Directory
+                | LateBound
+                | LogFormat
+                | LogLevel
+                | Percent
+                | Period
+                | Port
+                | Ratio
         );
         if literal {
             assert!(!default.is_empty(), "--{} tells no default", key.flag);

@@ -1,0 +1,17 @@
+//! What a kubelet does with a pod's containers, as pure state machines, for backends that do not do it themselves.
+//!
+//! | machine | decides |
+//! |---|---|
+//! | [`PodMachine`] | which container is started and which is stopped next: init containers in order, sidecars, app containers, restarts, the end |
+//! | [`CrashLoop`] | how long a container waits before it is started again |
+//! | [`ProbeMachine`] | when a probe runs, and what its results come to |
+//!
+//! None of them reads a clock or calls anything: they are told what happened and when, and asked what to do.
+
+pub use self::crash_loop::CrashLoop;
+pub use self::machine::{Action, End, PodMachine};
+pub use self::probe::{ProbeKind, ProbeMachine, ProbeResult};
+
+mod crash_loop;
+mod machine;
+mod probe;
