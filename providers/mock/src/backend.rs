@@ -21,6 +21,7 @@ use crate::journal::Journal;
 use crate::ledger::{Act, Ledger};
 use crate::pod::Pod;
 use crate::script::Scripts;
+use crate::streams::FileStore;
 use crate::time::between;
 use crate::watch::Signal;
 
@@ -52,6 +53,7 @@ pub(crate) struct Shared {
     /// Tells the driver that an earlier alarm has been set.
     rearm: Arc<Notify>,
     driver: Mutex<Option<JoinHandle<()>>>,
+    pub(crate) files: FileStore,
 }
 
 impl Drop for Shared {
@@ -80,6 +82,8 @@ pub(crate) struct State {
     /// Processor time of containers that run no more.
     pub(crate) retired_cpu_nanos: u64,
     pub(crate) since: Timestamp,
+    /// Go with their pods.
+    files: FileStore,
 }
 
 /// Scripted failures used up so far.
@@ -110,6 +114,7 @@ impl MockBackend {
         ] {
             faults.fail_rate(verb, rate);
         }
+        let files = FileStore::default();
         let mut state = State {
             pods: HashMap::new(),
             alarms: Alarms::default(),
@@ -123,6 +128,7 @@ impl MockBackend {
             health: Health::Healthy,
             retired_cpu_nanos: 0,
             since: clock.now(),
+            files: files.clone(),
         };
         if let Some(path) = &config.state_file {
             let fault =
@@ -141,6 +147,7 @@ impl MockBackend {
             events,
             rearm: Arc::default(),
             driver: Mutex::default(),
+            files,
         };
         Ok(Self(Arc::new(shared)))
     }
@@ -458,6 +465,7 @@ impl State {
 
     fn forget(&mut self, uid: &PodUid, now: Timestamp) {
         let Some(pod) = self.pods.remove(uid) else { return };
+        self.files.forget(uid);
         pod.wake_followers();
         self.retired_cpu_nanos =
             self.retired_cpu_nanos.saturating_add(crate::usage::lifetime_nanos(&pod, now));

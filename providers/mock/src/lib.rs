@@ -48,6 +48,15 @@
 //! others. `activeDeadlineSeconds` and `preStop.sleep` are honoured; other hooks and all probes
 //! succeed, the readiness probe after `readiness-delay`.
 //!
+//! # Exec, attach, port-forward
+//!
+//! Commands: `sh` (`-c` with `;`, `&&`, `||`, `>&2`, quotes and variables; or line by line), `echo`, `cat`, `env`,
+//! `true`, `false`, `exit`, `sleep`, `hostname`, `ls`, `rm`, `test`, `wc` (bytes), `tar` as `kubectl cp` calls it,
+//! `stty size`, `resize` (prints every size of the window), and `bytes N` (N bytes, of which byte i is i mod 251).
+//! Files live in memory, up to 512 MiB a container, and go with the pod. An attached client sees new lines of the
+//! log, and its own input again. Every port that a running container declares answers HTTP: with the request line,
+//! or with the body that was sent; other ports refuse.
+//!
 //! # Example
 //!
 //! ```
@@ -81,6 +90,7 @@ mod pod;
 mod provider;
 mod quantity;
 mod script;
+mod streams;
 mod time;
 mod usage;
 mod watch;

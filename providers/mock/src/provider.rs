@@ -9,14 +9,14 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use vk_core::clock::Clock;
 use vk_core::provider::{
-    ContainerAttach, ContainerExec, ContainerLogs, ContainerRef, Feature, Features, LogOptions, LogStream,
-    NodeInfo, ObservedPod, PodEvent, PodPrepare, PodRef, PodStats, PodUpdate, PortForward, Provider,
-    ResolvedPod, Result, Usage, Verb,
+    ContainerAttach, ContainerExec, ContainerLogs, ContainerRef, Duplex, ExecIo, ExitStatus, Feature,
+    Features, LogOptions, LogStream, NodeInfo, ObservedPod, PodEvent, PodPrepare, PodRef, PodStats,
+    PodUpdate, PortForward, Provider, ResolvedPod, Result, Usage, Verb,
 };
 
 use crate::backend::MockBackend;
 use crate::config::{ConfigError, MockConfig};
-use crate::{ids, logs, usage, watch};
+use crate::{ids, logs, streams, usage, watch};
 
 /// A node's connection to a [`MockBackend`]. Dropping it leaves the pods running.
 #[derive(Debug)]
@@ -120,13 +120,13 @@ impl Provider for MockProvider {
         Some(self)
     }
     fn exec(&self) -> Option<&dyn ContainerExec> {
-        None
+        Some(self)
     }
     fn attach(&self) -> Option<&dyn ContainerAttach> {
-        None
+        Some(self)
     }
     fn port_forward(&self) -> Option<&dyn PortForward> {
-        None
+        Some(self)
     }
     fn stats(&self) -> Option<&dyn PodStats> {
         Some(self)
@@ -144,6 +144,27 @@ impl PodPrepare for MockProvider {
 impl ContainerLogs for MockProvider {
     async fn container_logs(&self, container: &ContainerRef, options: &LogOptions) -> Result<LogStream> {
         logs::open(&self.backend, container, options)
+    }
+}
+
+#[async_trait]
+impl ContainerExec for MockProvider {
+    async fn exec(&self, container: &ContainerRef, command: &[String], io: ExecIo) -> Result<ExitStatus> {
+        streams::exec(&self.backend, container, command, io).await
+    }
+}
+
+#[async_trait]
+impl ContainerAttach for MockProvider {
+    async fn attach(&self, container: &ContainerRef, io: ExecIo) -> Result<ExitStatus> {
+        streams::attach(&self.backend, container, io).await
+    }
+}
+
+#[async_trait]
+impl PortForward for MockProvider {
+    async fn connect(&self, pod: &PodRef, port: u16) -> Result<Box<dyn Duplex>> {
+        streams::connect(&self.backend, pod, port).map(|socket| Box::new(socket) as Box<dyn Duplex>)
     }
 }
 

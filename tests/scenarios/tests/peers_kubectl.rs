@@ -196,8 +196,9 @@ fn a_deployment_is_scaled_restarted_and_deleted() {
 fn what_a_backend_lacks_is_an_error_that_says_so() {
     let cluster = Quickstart::start();
     let pod = cluster.pod_names().pop().expect("a pod");
-    let output = cluster.run(&["exec", &pod, "--", "true"]);
+    let output = cluster.run(&["exec", &pod, "--", "nosuch"]);
     assert!(!output.status.success());
+    assert!(text(&output.stderr).contains("executable file not found"), "{}", text(&output.stderr));
     let output = cluster.run(&["logs", &pod, "-c", "nobody"]);
     assert!(!output.status.success());
     assert!(text(&output.stderr).contains("nobody"), "{}", text(&output.stderr));

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1;
 use serde::{Deserialize, Serialize};
 use vk_core::provider::{
-    ContainerKind, ContainerState, Error, ExitStatus, ObservedContainer, PodRef, ResolvedContainer, Result,
-    Termination,
+    ContainerKind, ContainerState, EnvVar, Error, ExitStatus, ObservedContainer, PodRef, ResolvedContainer,
+    Result, Termination,
 };
 
 use super::restart::{self, Policy, Restarts};
@@ -31,6 +31,12 @@ pub(crate) struct Container {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) command: Option<Box<str>>,
     pub(crate) env_count: u16,
+    /// What commands see. It may hold secrets, so it is not in the state file: after a restart they see none.
+    #[serde(skip)]
+    pub(crate) env: Box<[EnvVar]>,
+    /// `ports[].containerPort`
+    #[serde(default, skip_serializing_if = "<[u16]>::is_empty")]
+    pub(crate) ports: Box<[u16]>,
     restarts_by: Restarts,
     /// `lifecycle.preStop.sleep.seconds`
     pre_stop_seconds: u32,
@@ -105,6 +111,8 @@ impl Container {
             kind: container.kind,
             image: container.image.as_str().into(),
             command: command_line(container),
+            env: container.env.clone().into(),
+            ports: declared_ports(spec),
             env_count: u16::try_from(container.env.len()).unwrap_or(u16::MAX),
             restarts_by: Restarts::of(spec, container.kind, pod)
                 .map_err(|(path, reason)| Error::rejected(format!("{place}.{path}"), reason))?,
@@ -326,6 +334,11 @@ fn go_duration(duration: Duration) -> String {
         (0, seconds) => format!("{seconds}s"),
         (minutes, seconds) => format!("{minutes}m{seconds}s"),
     }
+}
+
+fn declared_ports(spec: Option<&v1::Container>) -> Box<[u16]> {
+    let ports = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
+    ports.iter().filter_map(|port| u16::try_from(port.container_port).ok()).collect()
 }
 
 /// The command line for the log. `Display` of a [`Value`](vk_core::provider::Value) hides secrets.
