@@ -185,7 +185,7 @@ impl KubeletApi {
         let port = self.metrics.port();
         let counted = port.request(request.method().as_str(), path, route.endpoint.is_long_running());
         let response = self.answer_uncounted(root, route, params, request).await;
-        port.answered(counted, began.elapsed());
+        port.answered(&counted, began.elapsed());
         response
     }
 

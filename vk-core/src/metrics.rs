@@ -156,7 +156,7 @@ mod tests {
     fn busy() -> Metrics {
         let (metrics, second) = (Metrics::new("node-1"), std::time::Duration::from_secs(1));
         let port = metrics.port();
-        port.answered(port.request("GET", "metrics", false), second);
+        port.answered(&port.request("GET", "metrics", false), second);
         port.refused("full");
         port.denied(401);
         port.review("token", "ok");

@@ -206,7 +206,7 @@ impl Pods {
                     let state = match container.state {
                         ContainerState::Running { .. } => 1,
                         ContainerState::Terminated(_) => 2,
-                        _ => 0,
+                        ContainerState::Waiting { .. } => 0,
                     };
                     counts[state].1 += 1.0;
                 }

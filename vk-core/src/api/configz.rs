@@ -92,7 +92,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn settings_have_the_kubelets_names_and_this_nodes_values() {
         let mut config = NodeConfig::new("node-1").with_port(10_300);
-        config.lease_duration = Duration::from_secs(60);
+        config.lease_duration = Duration::from_mins(1);
         let api = api(Backend::default(), Vec::new()).with_config(Arc::new(config));
         let answer = get(&api, "/configz").await;
         assert_eq!(answer.header("content-type"), Some("application/json"));

@@ -1,5 +1,7 @@
 //! Health over HTTP, in the words of `k8s.io/apiserver/pkg/server/healthz`: `ok`, or each check's own line.
 
+use std::fmt::{self, Write as _};
+
 use axum::response::Response;
 use http::StatusCode;
 
@@ -44,14 +46,14 @@ pub(crate) fn all(what: &str, findings: &[Finding], query: &[(String, String)]) 
     for Finding { name, verdict } in findings {
         if let Some(index) = excluded.iter().position(|excluded| excluded == name) {
             excluded.remove(index);
-            lines += &format!("[+]{name} excluded: ok\n");
+            line(&mut lines, format_args!("[+]{name} excluded: ok"));
             continue;
         }
         match verdict {
-            Ok(()) => lines += &format!("[+]{name} ok\n"),
+            Ok(()) => line(&mut lines, format_args!("[+]{name} ok")),
             Err(reason) => {
                 tracing::warn!(check = name, reason, "{what} check failed");
-                lines += &format!("[-]{name} failed: reason withheld\n");
+                line(&mut lines, format_args!("[-]{name} failed: reason withheld"));
                 failed = true;
             }
         }
@@ -59,7 +61,7 @@ pub(crate) fn all(what: &str, findings: &[Finding], query: &[(String, String)]) 
     if !excluded.is_empty() {
         let names: Vec<_> = excluded.iter().map(|name| format!("{name:?}")).collect();
         let names = names.join(",");
-        lines += &format!("warn: some health checks cannot be excluded: no matches for {names}\n");
+        line(&mut lines, format_args!("warn: some health checks cannot be excluded: no matches for {names}"));
     }
     if failed {
         let line = format!("{lines}{what} check failed");
@@ -69,6 +71,11 @@ pub(crate) fn all(what: &str, findings: &[Finding], query: &[(String, String)]) 
         return reply::health("ok");
     }
     reply::health(format!("{lines}{what} check passed\n"))
+}
+
+fn line(lines: &mut String, line: fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(lines, "{line}");
 }
 
 #[cfg(test)]

@@ -172,7 +172,7 @@ fn differences(case: &Case, answer: &Answer) -> Vec<String> {
             // Framing is the server's, which is not asked here.
             "Transfer-Encoding" => {}
             _ if value.starts_with('<') => {
-                expect(name.clone(), if ours.is_empty() { "" } else { value }, value)
+                expect(name.clone(), if ours.is_empty() { "" } else { value }, value);
             }
             _ => expect(name.clone(), ours, value),
         }
@@ -180,7 +180,7 @@ fn differences(case: &Case, answer: &Answer) -> Vec<String> {
     match &recorded["body"] {
         Value::Null => {}
         Value::String(text) => {
-            expect("body".to_owned(), &answer.body, &text.replace("<namespace>", "default"))
+            expect("body".to_owned(), &answer.body, &text.replace("<namespace>", "default"));
         }
         json => {
             let ours = serde_json::from_str(&answer.body).unwrap_or(Value::String(answer.body.clone()));
@@ -231,7 +231,9 @@ fn shapes_differ(place: &str, shape: &Value, ours: &Value, found: &mut Vec<Strin
         }
         (Value::Array(shape), Value::Array(ours)) => {
             let item = shape.first().unwrap_or(&Value::Null);
-            ours.iter().for_each(|value| shapes_differ(&format!("{place}[]"), item, value, found));
+            for value in ours {
+                shapes_differ(&format!("{place}[]"), item, value, found);
+            }
         }
         (Value::String(kind), value) => {
             let fits = match kind.as_str() {
@@ -266,10 +268,10 @@ fn families_differ(families: &serde_json::Map<String, Value>, text: &str, found:
         } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
         {
             ours.entry(name).or_default().0 = kind.to_owned();
-        } else if let Some((name, _)) = line.split_once(['{', ' ']) {
-            if let Some(family) = ours.get_mut(name) {
-                family.2.insert(labels(line));
-            }
+        } else if let Some((name, _)) = line.split_once(['{', ' '])
+            && let Some(family) = ours.get_mut(name)
+        {
+            family.2.insert(labels(line));
         }
     }
     let detailed = families.values().any(Value::is_object);

@@ -131,7 +131,7 @@ impl PortMetrics {
     }
 
     /// Its answer is there.
-    pub(crate) fn answered(&self, request: Request, took: Duration) {
+    pub(crate) fn answered(&self, request: &Request, took: Duration) {
         self.durations.get_or_create(&request.labels).observe(took.as_secs_f64());
     }
 

@@ -28,9 +28,9 @@ impl Families {
             if let Some(rest) = line.strip_prefix("# HELP ") {
                 self.keep(std::mem::take(&mut family), node);
                 let (name, help) = rest.split_once(' ').unwrap_or((rest, ""));
-                family.0 = name.to_owned();
+                name.clone_into(&mut family.0);
                 // The registry ends each help with a full stop.
-                family.1.help = help.trim_end_matches('.').to_owned();
+                help.trim_end_matches('.').clone_into(&mut family.1.help);
             } else if let Some(rest) = line.strip_prefix("# TYPE ") {
                 let kind = rest.rsplit(' ').next().unwrap_or_default();
                 let (suffix, kind) = match kind {

@@ -77,10 +77,11 @@ async fn only_processor_and_memory_are_shown_when_asked_so() {
         pod.ephemeral_storage = Some(FilesystemUsage::used(start(), 9));
         pod.containers[0].root_filesystem = Some(FilesystemUsage::used(start(), 5));
         let mut usage = Usage::of_pods(vec![pod]);
-        let mut node = NodeUsage::default();
-        node.network = Some(NetworkUsage::counted(start(), "eth0", 70, 80));
-        node.filesystem = Some(FilesystemUsage::used(start(), 90));
-        usage.node = Some(node);
+        usage.node = Some(NodeUsage {
+            network: Some(NetworkUsage::counted(start(), "eth0", 70, 80)),
+            filesystem: Some(FilesystemUsage::used(start(), 90)),
+            ..NodeUsage::default()
+        });
         Ok(usage)
     });
     let time = "2026-11-23T10:00:00Z";

@@ -213,7 +213,10 @@ impl fmt::Debug for Serving {
             Source::Files { .. } => "files",
             Source::Requested(_) => "requested",
         };
-        f.debug_struct("Serving").field("source", &source).field("expires", &self.expires()).finish()
+        f.debug_struct("Serving")
+            .field("source", &source)
+            .field("expires", &self.expires())
+            .finish_non_exhaustive()
     }
 }
 
