@@ -27,6 +27,9 @@ pub struct NodeConfig {
     /// on this host, whose successor on the same host takes over at once; elsewhere it waits until the lease
     /// has expired.
     pub instance: Option<String>,
+    /// Whether the client is the node itself, `system:node:<name>`. Labels that the admission plugin NodeRestriction
+    /// forbids it are then left out from the start, instead of when they are refused. Default no.
+    pub node_identity: bool,
     /// Labels added to the node's own. They win over the provider's and over the defaults.
     pub labels: BTreeMap<String, String>,
     /// Annotations of the node.
@@ -117,6 +120,7 @@ impl NodeConfig {
         Self {
             name: name.into(),
             instance: None,
+            node_identity: false,
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             taints: None,

@@ -43,6 +43,7 @@ impl Nodes {
         for note in &rights.notes {
             tracing::warn!("{note}");
         }
+        let user = preflight::user(cluster, settings.cluster.connect_timeout).await;
         let access = kubelet_api::access(&settings.kubelet_api, cluster, &rights).await?;
         let leases = LeaseRuntime::start(cluster.connector())
             .await
@@ -56,6 +57,7 @@ impl Nodes {
             config.port = listener.local_addr().map_or(config.port, |address| address.port());
             config.addresses = kubelet_api::addresses(&settings.kubelet_api, node, cluster).await?;
             let name = config.name.clone();
+            config.node_identity = user == format!("system:node:{name}");
             let tls = kubelet_api::tls(&settings.kubelet_api, &name, &config.addresses)?;
             tracing::info!(node = name, address = ?config.addresses, port = config.port, "kubelet API");
             let (markings, marked) = watch::channel(config.markings());

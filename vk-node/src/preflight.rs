@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::authorization::v1::{
     FieldSelectorAttributes, ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
@@ -201,6 +202,16 @@ pub(crate) async fn check(cluster: &Cluster, settings: &Settings) -> Result<Righ
         format!("at {}", cluster.server),
         "apply manifests/rbac.yaml, or bind such a role to this identity",
     ))
+}
+
+/// Who the API server takes us for; empty where it does not tell (before 1.28).
+pub(crate) async fn user(cluster: &Cluster, patience: Duration) -> String {
+    let api: Api<SelfSubjectReview> = Api::all(cluster.client.clone());
+    let (params, question) = (PostParams::default(), SelfSubjectReview::default());
+    let asked = api.create(&params, &question);
+    let Ok(Ok(answer)) = tokio::time::timeout(patience, asked).await else { return String::new() };
+    let info = answer.status.and_then(|status| status.user_info);
+    info.and_then(|info| info.username).unwrap_or_default()
 }
 
 /// Asks whether this identity may ask for a node's.

@@ -305,3 +305,34 @@ async fn a_bootstrap_kubeconfig_makes_a_node_its_own_user_and_is_needed_once() {
     assert_eq!(ended(child).await.0, Some(0));
     assert_eq!(requests("system:bootstrap:guest"), asked);
 }
+
+#[tokio::test]
+async fn the_admin_port_tells_metrics_and_health_of_all_nodes() {
+    let cluster = Cluster::start(Config::default()).await;
+    let file = cluster.home().join("vk.yaml");
+    std::fs::write(&file, "nodes: [{name: a}, {name: b}]\n").unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let admin = format!("--admin-listen={free}");
+    let child = cluster.daemon(&["--config", file.to_str().unwrap(), &admin]);
+    cluster.node_with("a", "True").await;
+    cluster.node_with("b", "True").await;
+    let ask = async |path: &str| {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut stream = tokio::net::TcpStream::connect(free).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    for path in ["/livez", "/readyz"] {
+        let answer = ask(path).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok"), "{path}: {answer}");
+    }
+    let metrics = ask("/metrics").await;
+    for sample in ["kubelet_node_name{node=\"a\"} 1", "kubelet_node_name{node=\"b\"} 1"] {
+        assert!(metrics.contains(sample), "{metrics}");
+    }
+    signal(&child, Signal::SIGTERM);
+    assert_eq!(ended(child).await.0, Some(0));
+}

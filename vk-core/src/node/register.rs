@@ -225,6 +225,21 @@ async fn register(context: &NodeContext, progress: &mut Progress) -> Result<Regi
     };
 
     let mut writer = NodeWriter::new(context.client.clone(), &config.name);
+    if config.node_identity {
+        let may = desired.restricted();
+        let without: Vec<&str> = desired
+            .labels
+            .keys()
+            .filter(|label| !may.labels.contains_key(*label))
+            .map(String::as_str)
+            .collect();
+        tracing::info!(
+            node = config.name,
+            ?without,
+            "as its own user the node goes without the labels that NodeRestriction forbids"
+        );
+        writer = writer.with_node_labels_only();
+    }
     let read = writer.read().await.map_err(|source| RegisterError::ReadNode { node: node(), source })?;
     let live = match read {
         None => {

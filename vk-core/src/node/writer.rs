@@ -30,6 +30,12 @@ impl NodeWriter {
         }
     }
 
+    /// The same without labels that a node may not give itself.
+    pub(crate) fn with_node_labels_only(mut self) -> Self {
+        self.limits.node_labels_only = true;
+        self
+    }
+
     pub(crate) fn api(&self) -> &Api<Node> {
         &self.api
     }
