@@ -28,7 +28,16 @@ pub struct Process {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stat {
     state: char,
+    threads: u32,
     started: u64,
+}
+
+impl Stat {
+    /// Whether nothing of it runs any more. A zombie is only its first thread: while there are others, what the
+    /// process had open is still open, its port among it.
+    fn is_over(self) -> bool {
+        self.state == 'X' || (self.state == 'Z' && self.threads <= 1)
+    }
 }
 
 impl Process {
@@ -53,11 +62,11 @@ impl Process {
         Ok(Self { pid, started })
     }
 
-    /// Whether it runs; a zombie does not.
+    /// Whether it runs. A zombie does not, once the last of its threads has ended.
     #[must_use]
     pub fn is_alive(self) -> bool {
         self.reap();
-        stat(self.pid).is_some_and(|stat| stat.started == self.started && !matches!(stat.state, 'Z' | 'X'))
+        stat(self.pid).is_some_and(|stat| stat.started == self.started && !stat.is_over())
     }
 
     /// Whether it was stopped by SIGSTOP.
@@ -124,13 +133,14 @@ fn stat(pid: i32) -> Option<Stat> {
     parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// Fields 3 and 22 of a line of `/proc/PID/stat`. The name in field 2 may hold spaces and parentheses.
+/// Fields 3, 20 and 22 of a line of `/proc/PID/stat`. The name in field 2 may hold spaces and parentheses.
 fn parse_stat(line: &str) -> Option<Stat> {
     let (_, rest) = line.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
-    let started = fields.nth(18)?.parse().ok()?;
-    Some(Stat { state, started })
+    let threads = fields.nth(16)?.parse().ok()?;
+    let started = fields.nth(1)?.parse().ok()?;
+    Some(Stat { state, threads, started })
 }
 
 #[cfg(test)]
@@ -143,10 +153,19 @@ mod tests {
 
     #[test]
     fn a_process_name_with_parentheses_does_not_shift_the_fields() {
-        let line = "17 (a) b (c)) S 1 17 17 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 9 10";
-        assert_eq!(parse_stat(line), Some(Stat { state: 'S', started: 4242 }));
+        let line = "17 (a) b (c)) S 1 17 17 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 4242 9 10";
+        assert_eq!(parse_stat(line), Some(Stat { state: 'S', threads: 3, started: 4242 }));
         assert_eq!(parse_stat("17 (a) S 1"), None);
         assert_eq!(parse_stat(""), None);
+    }
+
+    #[test]
+    fn a_zombie_is_over_when_it_is_the_last_thread() {
+        for (state, threads, over) in
+            [('S', 9, false), ('Z', 9, false), ('Z', 1, true), ('Z', 0, true), ('X', 1, true)]
+        {
+            assert_eq!(Stat { state, threads, started: 1 }.is_over(), over, "{state} with {threads} threads");
+        }
     }
 
     #[test]
