@@ -93,6 +93,10 @@ pub struct NodeConfig {
     /// What variables get that refer to `status.podIP(s)`, where the backend does not know the pod's address
     /// before its containers start. Default: the pod is refused.
     pub late_bound_fields: LateBoundPolicy,
+    /// Whether the API server may send exec, attach and port-forward as WebSockets straight to the kubelet API
+    /// (KEP-4006): `ExtendWebSocketsToKubelet` in `status.declaredFeatures`, from Kubernetes 1.36 on. Without it,
+    /// and to older API servers, they come as SPDY. Default yes.
+    pub websocket_streams: bool,
     /// How long a drain at shutdown may take. Default 20 s.
     pub drain_timeout: Duration,
     /// Whether the first signal also deletes the Node object. Default no.
@@ -145,6 +149,7 @@ impl NodeConfig {
             mass_absence_floor: 5,
             normal_events_per_second: 10,
             late_bound_fields: LateBoundPolicy::Fail,
+            websocket_streams: true,
             drain_timeout: Duration::from_secs(20),
             deregister_on_shutdown: false,
             drain_pods_on_shutdown: false,

@@ -210,6 +210,9 @@ pub(crate) struct Flags {
     /// Who this daemon is among daemons of one node, such as its pod's UID [default: this process]
     #[arg(long, value_name = "ID", help_heading = "Node")]
     pub(crate) instance: Option<String>,
+    /// Let the API server send exec, attach and port-forward as WebSockets to the kubelet API [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Node")]
+    pub(crate) websocket_streams: Option<bool>,
     /// Delete the Node object when shutting down [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Node")]
     pub(crate) deregister: Option<bool>,

@@ -209,6 +209,8 @@ pub(crate) struct Shared {
     pub(crate) late_bound_fields: Option<vk_core::config::LateBoundPolicy>,
     /// `NodeConfig::drain_timeout`.
     pub(crate) drain_timeout: Option<Period>,
+    /// `NodeConfig::websocket_streams`.
+    pub(crate) websocket_streams: Option<bool>,
     /// `NodeConfig::deregister_on_shutdown`.
     pub(crate) deregister: Option<bool>,
     /// `NodeConfig::drain_pods_on_shutdown`.

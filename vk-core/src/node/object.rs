@@ -23,6 +23,11 @@ pub const PROVIDER_TAINT: &str = "virtual-kubelet.io/provider";
 const DEFAULT_CAPACITY: [(&str, &str); 4] =
     [("cpu", "10000"), ("memory", "4Ti"), ("ephemeral-storage", "4Ti"), ("pods", "110")];
 
+/// The features that a node may declare, of those that are ours (KEP-5328, KEP-4006).
+const WEBSOCKET_STREAMS: &str = "ExtendWebSocketsToKubelet";
+/// The first minor version whose API server heeds the declaration, and keeps it.
+const DECLARED_FROM: u32 = 36;
+
 /// Why no Node object can be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -62,6 +67,8 @@ pub(crate) struct DesiredNode {
     pub(crate) addresses: Vec<NodeAddress>,
     pub(crate) port: u16,
     pub(crate) system: NodeSystemInfo,
+    /// `status.declaredFeatures`; `None` for an API server that knows no such thing.
+    pub(crate) declared_features: Option<Vec<String>>,
     /// Whether the provider has had its say. If not, what it would have said is missing here, and an existing
     /// object is not changed on the strength of that.
     pub(crate) complete: bool,
@@ -93,6 +100,7 @@ impl DesiredNode {
             addresses: addresses(config),
             port: config.port,
             system: system_info(config, provider, info, server_version),
+            declared_features: declared_features(config, server_version),
             complete: info.is_some(),
         })
     }
@@ -130,6 +138,7 @@ impl DesiredNode {
                 conditions: Some(conditions),
                 daemon_endpoints: Some(self.daemon_endpoints()),
                 node_info: Some(self.system.clone()),
+                declared_features: self.declared_features.clone().filter(|features| !features.is_empty()),
                 ..NodeStatus::default()
             }),
         }
@@ -145,6 +154,16 @@ impl DesiredNode {
     pub(crate) fn daemon_endpoints(&self) -> NodeDaemonEndpoints {
         NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(self.port) }) }
     }
+}
+
+/// What the node declares, sorted.
+fn declared_features(config: &NodeConfig, server_version: &str) -> Option<Vec<String>> {
+    let mut parts = server_version.trim_start_matches('v').split('.');
+    let (major, minor) = (parts.next()?.parse::<u32>().ok()?, parts.next()?.parse::<u32>().ok()?);
+    if (major, minor) < (1, DECLARED_FROM) {
+        return None;
+    }
+    Some(if config.websocket_streams { vec![WEBSOCKET_STREAMS.to_owned()] } else { Vec::new() })
 }
 
 /// The default taint.
@@ -395,5 +414,22 @@ mod tests {
         for name in ["a", "virtual-1", "ip-10-0-0-1.eu-1.internal", &"a".repeat(63)] {
             assert_eq!(check_name(name), Ok(()), "{name:?}");
         }
+    }
+
+    #[test]
+    fn features_are_declared_to_api_servers_that_heed_them() {
+        let mut config = NodeConfig::new("n");
+        for (version, declares) in [
+            ("v1.37.2", true),
+            ("v1.36.0-gke.1", true),
+            ("v1.35.4", false),
+            ("v1.9.0", false),
+            ("odd", false),
+        ] {
+            let declared = declared_features(&config, version).is_some_and(|features| !features.is_empty());
+            assert_eq!(declared, declares, "{version}");
+        }
+        config.websocket_streams = false;
+        assert_eq!(declared_features(&config, "v1.37.2"), Some(Vec::new()));
     }
 }

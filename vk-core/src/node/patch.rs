@@ -160,6 +160,12 @@ pub(crate) fn status_patch(
     if !differ && !due && patch.is_empty() {
         return None;
     }
+    // Beside other changes only: an API server with the feature switched off drops the field every time.
+    if let Some(features) = &desired.declared_features
+        && status.declared_features.as_deref().unwrap_or_default() != features
+    {
+        patch.insert("declaredFeatures".to_owned(), json!(features));
+    }
     // Every write is a heartbeat.
     let conditions: Vec<_> = ours.iter().map(|c| json!(c)).chain(left_over).collect();
     patch.insert("conditions".to_owned(), conditions.into());
@@ -329,6 +335,21 @@ mod tests {
         let desired = desired(&config(), Some(&info()));
         assert!(ObjectPatch::between(&live, &desired, NO_LIMITS).is_empty());
         assert_eq!(status_patch(&live, &desired, &ours(&live), false), None);
+    }
+
+    #[test]
+    fn declared_features_go_with_the_next_write_and_are_no_reason_for_one() {
+        let mut live = live();
+        live.status.as_mut().unwrap().declared_features = None;
+        let mut config = config();
+        let desired_now = desired(&config, Some(&info()));
+        assert_eq!(status_patch(&live, &desired_now, &ours(&live), false), None);
+        let patch = status_patch(&live, &desired_now, &ours(&live), true).unwrap();
+        assert_eq!(patch["status"]["declaredFeatures"], json!(["ExtendWebSocketsToKubelet"]));
+        config.websocket_streams = false;
+        live.status.as_mut().unwrap().declared_features = Some(vec!["ExtendWebSocketsToKubelet".to_owned()]);
+        let patch = status_patch(&live, &desired(&config, Some(&info())), &ours(&live), true).unwrap();
+        assert_eq!(patch["status"]["declaredFeatures"], json!([]));
     }
 
     #[test]

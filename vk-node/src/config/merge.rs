@@ -193,6 +193,7 @@ impl Draft {
                 mass_absence_floor,
                 normal_events_per_second,
                 late_bound_fields,
+                websocket_streams,
                 deregister,
                 drain,
                 drain_timeout,

@@ -94,6 +94,7 @@ impl Shared {
         if let Some(Period(value)) = self.pending_status_delay {
             config.pending_status_delay = value;
         }
+        config.websocket_streams = self.websocket_streams.unwrap_or(config.websocket_streams);
         config.deregister_on_shutdown = self.deregister.unwrap_or(config.deregister_on_shutdown);
         config.drain_pods_on_shutdown = self.drain.unwrap_or(config.drain_pods_on_shutdown);
 

@@ -26,7 +26,8 @@ impl Takes {
             Self::Text => ("text", "", "sample", "sample"),
             Self::Texts => ("list of texts", "", "[one, two]", "one,two"),
             Self::Url => ("URL", "", "https://192.0.2.7:6443", "https://192.0.2.7:6443"),
-            Self::Bool => ("true or false", "", "true", "true"),
+            Self::Bool(false) => ("true or false", "", "true", "true"),
+            Self::Bool(true) => ("true or false", "", "false", "false"),
             Self::Period => ("duration", "`ms`, `s`, `m`, `h`", "3s", "3s"),
             Self::Count(unit) => ("whole number", unit, "3", "3"),
             Self::Ratio => ("number, 0 to 1", "share", "0.25", "0.25"),
@@ -134,7 +135,7 @@ fn the_defaults_that_are_told_are_those_that_hold() {
         let literal = matches!(
             key.takes,
             Address
-                | Bool
+                | Bool(_)
                 | Count(_)
                 | Directory
                 | LateBound
