@@ -112,7 +112,7 @@ pub(crate) struct Flags {
     /// Kubeconfig that may ask for a node's client certificate; the node is then its own user, system:node:NAME, and --kubeconfig is written
     #[arg(long, value_name = "FILE", help_heading = "Cluster")]
     pub(crate) bootstrap_kubeconfig: Option<PathBuf>,
-    /// Where the node's client certificate is kept [default: /var/lib/vk-node/pki]
+    /// Where the certificates that the cluster signs are kept [default: /var/lib/vk-node/pki]
     #[arg(long, value_name = "DIRECTORY", help_heading = "Cluster")]
     pub(crate) cert_dir: Option<PathBuf>,
     /// How long the API server may take to answer at start [default: 10s]
@@ -235,6 +235,9 @@ pub(crate) struct Flags {
     /// Private key of the serving certificate, PEM
     #[arg(long, value_name = "FILE", help_heading = "Kubelet API")]
     pub(crate) tls_private_key_file: Option<PathBuf>,
+    /// Ask the cluster for the serving certificate, keep it in --cert-dir and renew it; the cluster signs for a node's own identity alone, and somebody has to approve [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Kubelet API")]
+    pub(crate) rotate_server_certificates: Option<bool>,
     /// Certificate authority of the API server's client certificate, PEM [default: the cluster's, from kube-system/extension-apiserver-authentication]
     #[arg(long, value_name = "FILE", help_heading = "Kubelet API")]
     pub(crate) client_ca_file: Option<PathBuf>,

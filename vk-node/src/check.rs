@@ -99,6 +99,9 @@ fn certificates(settings: &Settings, report: &mut Report) {
                     report.good(format!("node {name:?}: serving certificate {}, until {until}", file.display()));
                 }
             }
+            None if api.requested_in.is_some() => report
+                .notes
+                .push(format!("node {name:?} has its serving certificate from the cluster, once it is approved")),
             None => report.notes.push(format!(
                 "node {name:?} signs its serving certificate itself: an API server with \
                  --kubelet-certificate-authority, and metrics-server without --kubelet-insecure-tls, refuse it"

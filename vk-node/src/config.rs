@@ -79,6 +79,9 @@ pub(crate) struct KubeletApi {
     pub(crate) cert_file: Option<PathBuf>,
     /// Its private key, PEM.
     pub(crate) key_file: Option<PathBuf>,
+    /// Asks the cluster for the serving certificate and renews it (signer `kubernetes.io/kubelet-serving`). Default no.
+    #[serde(rename = "serverTLSBootstrap")]
+    pub(crate) server_tls_bootstrap: Option<bool>,
     /// Who signs the API server's client certificate, PEM; without it the cluster's ConfigMap
     /// `kube-system/extension-apiserver-authentication` is asked.
     pub(crate) client_ca_file: Option<PathBuf>,

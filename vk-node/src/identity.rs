@@ -160,9 +160,8 @@ fn base64(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use kube::config::{KubeConfigOptions, Kubeconfig};
+    use tokio::time::Instant;
     use vk_apiserver::{ApiServer, Controller};
 
     use super::*;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, UdpSocket};
-use vk_core::api::tls::{Serving, ServingCertificate};
+use vk_core::api::tls::{Request, Serving, ServingCertificate};
 use vk_core::api::{Access, ClientCa, KubeReviewer};
 
 use crate::cluster::Cluster;
@@ -32,6 +32,13 @@ pub(crate) async fn listen(settings: &KubeletApiSettings, node: &NodeSettings) -
 
 /// The certificate: the one in the files, or one that the node signs itself.
 pub(crate) fn tls(settings: &KubeletApiSettings, node: &str, addresses: &[IpAddr]) -> Result<Serving, Fault> {
+    if let Some(folder) = &settings.requested_in {
+        let request = Request::new(node, addresses.iter().copied()).stored_in(folder);
+        return Serving::requested(request, jiff::Timestamp::now()).map_err(|error| {
+            let remedy = format!("check --cert-dir ({})", chain(&error));
+            Fault::new("cannot keep the serving certificate", format!("in {}", folder.display()), remedy)
+        });
+    }
     let (serving, place, remedy) = match &settings.serving {
         Some((cert, key)) => (
             Serving::files(cert, key),

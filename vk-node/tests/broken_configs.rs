@@ -51,6 +51,11 @@ const CASES: &[(&str, &str, &[&str])] = &[
     ("the admin port on a node's port", "provider: mock\nadmin: {listen: '127.0.0.1:10250'}\n", &[]),
     ("a certificate without its key", "provider: mock\nkubeletApi: {certFile: tls.crt}\n", &[]),
     (
+        "a certificate of one's own and of the cluster",
+        "provider: mock\nkubeletApi: {certFile: tls.crt, keyFile: tls.key, serverTLSBootstrap: true}\n",
+        &[],
+    ),
+    (
         "a certificate that is not there",
         "provider: mock\nkubeletApi: {certFile: tls.crt, keyFile: tls.key}\n",
         &[],

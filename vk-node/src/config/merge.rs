@@ -120,6 +120,7 @@ impl Draft {
         set(&mut api.cert_file, layer.tls_cert_file);
         set(&mut api.key_file, layer.tls_private_key_file);
         set(&mut api.client_ca_file, layer.client_ca_file);
+        set(&mut api.server_tls_bootstrap, layer.rotate_server_certificates);
         if !layer.trusted_client.is_empty() {
             api.trusted_clients = layer.trusted_client;
         }
@@ -234,6 +235,7 @@ impl Draft {
         }
         let bootstrap = self.bootstrap(faults);
         let serving = self.serving(faults);
+        let requested_in = self.requested_in(faults);
         let nodes = Self::nodes(
             self.nodes,
             self.kubelet_api.port.unwrap_or(10250),
@@ -283,6 +285,7 @@ impl Draft {
             },
             kubelet_api: KubeletApiSettings {
                 listen,
+                requested_in,
                 serving,
                 client_ca: self.kubelet_api.client_ca_file,
                 trusted_clients: self.kubelet_api.trusted_clients,
@@ -321,11 +324,34 @@ impl Draft {
                 "run one daemon for each node, or use a service account for all of them",
             ));
         }
-        let cert_dir = self.cluster.cert_dir.clone();
-        Some(BootstrapSettings {
-            kubeconfig,
-            cert_dir: cert_dir.unwrap_or_else(|| PathBuf::from("/var/lib/vk-node/pki")),
-        })
+        Some(BootstrapSettings { kubeconfig, cert_dir: self.cert_dir() })
+    }
+
+    fn cert_dir(&self) -> PathBuf {
+        self.cluster.cert_dir.clone().unwrap_or_else(|| PathBuf::from("/var/lib/vk-node/pki"))
+    }
+
+    /// Where a serving certificate that the cluster signs is kept, if there is to be one.
+    fn requested_in(&self, faults: &mut Faults) -> Option<PathBuf> {
+        if !self.kubelet_api.server_tls_bootstrap? {
+            return None;
+        }
+        let api = &self.kubelet_api;
+        if api.cert_file.is_some() || api.key_file.is_some() {
+            faults.push(Fault::new(
+                "serverTLSBootstrap beside certFile and keyFile",
+                place("kubeletApi", &self.source),
+                "choose one: ask the cluster, or bring a certificate",
+            ));
+        }
+        if self.nodes.len() > 1 {
+            faults.push(Fault::new(
+                format!("serverTLSBootstrap for {} nodes", self.nodes.len()),
+                place("kubeletApi.serverTLSBootstrap", &self.source),
+                "the cluster signs for a node's own identity alone: run one daemon for each node",
+            ));
+        }
+        Some(self.cert_dir())
     }
 
     fn serving(&self, faults: &mut Faults) -> Option<(PathBuf, PathBuf)> {

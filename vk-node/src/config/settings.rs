@@ -70,6 +70,8 @@ pub(crate) struct BootstrapSettings {
 pub(crate) struct KubeletApiSettings {
     /// The address to listen on.
     pub(crate) listen: IpAddr,
+    /// Where a serving certificate that the cluster signs is kept, if there is to be one.
+    pub(crate) requested_in: Option<PathBuf>,
     /// Serving certificate and key; `None` is a self-signed one.
     pub(crate) serving: Option<(PathBuf, PathBuf)>,
     /// Who signs the API server's client certificate.
