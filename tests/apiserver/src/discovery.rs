@@ -36,22 +36,30 @@ pub(crate) fn answer(server: &ApiServer, path: &str, headers: &HeaderMap) -> Res
         }
         ["apis", group] => {
             let known = groups();
-            let version = known.get(group).ok_or_else(ApiError::no_such_path)?;
+            let Some(version) = known.get(group) else { return Ok(no_such_page()) };
             let mut body = group_of(group, version);
             body["kind"] = "APIGroup".into();
             body["apiVersion"] = "v1".into();
             body
         }
         ["api", version] => resource_list("", version)?,
-        ["apis", group, version] => resource_list(group, version)?,
+        ["apis", group, version] if groups().contains_key(group) => resource_list(group, version)?,
+        ["apis", _, _] => return Ok(no_such_page()),
         ["openapi", "v3"] => openapi::index(),
         ["openapi", "v3", rest @ ..] => openapi::document(&rest.join("/"))?,
         [""] => {
             json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"]})
         }
-        _ => return Err(ApiError::no_such_path()),
+        _ => return Ok(no_such_page()),
     };
     Ok(json_response(StatusCode::OK, body.to_string()))
+}
+
+/// What nobody serves, the real server's mux answers in plain text.
+fn no_such_page() -> Response {
+    let mut response = text("404 page not found\n");
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response
 }
 
 fn version(git: &str) -> Value {

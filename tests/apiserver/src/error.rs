@@ -42,6 +42,13 @@ impl Cause {
         Self { reason: "FieldValueRequired", message, field: field.into() }
     }
 
+    /// A text of more bytes than are allowed.
+    #[must_use]
+    pub fn too_long(field: impl Into<String>, limit: usize) -> Self {
+        let message = format!("Too long: may not be more than {limit} bytes");
+        Self { reason: "FieldValueTooLong", message, field: field.into() }
+    }
+
     /// A field with a value that is not allowed.
     #[must_use]
     pub fn invalid(field: impl Into<String>, value: &Value, detail: &str) -> Self {
@@ -235,16 +242,12 @@ impl ApiError {
         Self::new(503, "ServiceUnavailable", message)
     }
 
-    /// 415.
+    /// 415 for a body of a type the server does not read.
     #[must_use]
-    pub(crate) fn unsupported_media_type(given: &str, accepted: &[&str]) -> Self {
-        let message = format!(
-            "the body of the request was in an unknown format - accepted media types include: {}",
-            accepted.join(", ")
-        );
-        let mut error = Self::new(415, "UnsupportedMediaType", message);
-        error.detail("given", given);
-        error
+    pub(crate) fn unsupported_media_type() -> Self {
+        let message = "the body of the request was in an unknown format - accepted media types include: \
+                       application/json, application/yaml, application/vnd.kubernetes.protobuf";
+        Self::new(415, "UnsupportedMediaType", message)
     }
 
     /// The `metav1.Status` object.

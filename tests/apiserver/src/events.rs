@@ -28,6 +28,12 @@ pub(crate) fn view(resource: &Resource, object: &Value) -> Option<Value> {
     resource.is(resources::events_v1()).then(|| {
         let mut view = renamed(object, |core| NAMES.iter().find(|(c, _)| *c == core).map(|(_, v1)| *v1));
         view["apiVersion"] = "events.k8s.io/v1".into();
+        if let Some(fields) = view.as_object_mut() {
+            // This group leaves them out where they are empty.
+            fields.retain(|key, value| {
+                !matches!(key.as_str(), "reportingController" | "reportingInstance") || value != ""
+            });
+        }
         view
     })
 }

@@ -35,7 +35,7 @@ impl Form {
             let kind = parts.find_map(|p| p.strip_prefix("as="));
             match kind {
                 None => return Ok(Self::Object),
-                Some("Table") => return Ok(Self::Table(Include::parse(query.get("includeObject")))),
+                Some("Table") => return Ok(Self::Table(Include::parse(query.get("includeObject"))?)),
                 Some("PartialObjectMetadata" | "PartialObjectMetadataList") => return Ok(Self::Metadata),
                 Some(_) => {}
             }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::error::{ApiError, Cause};
 use crate::identity::Identity;
 use crate::resources::{self, Resource};
-use crate::{ApiServer, nodes, pods};
+use crate::{ApiServer, nodes, pods, shape, validation};
 
 /// Makes a new object what the server stores.
 pub(crate) fn prepare_create(
@@ -18,12 +18,19 @@ pub(crate) fn prepare_create(
     caller: &Identity,
 ) -> Result<(), ApiError> {
     let name = object["metadata"]["name"].as_str().unwrap_or("").to_owned();
+    if resource.plural == "secrets" {
+        merge_string_data(object);
+    }
     set_defaults(resource, object);
     if let Some((spec, path)) = pod_spec(resource, object) {
         let causes = pods::validate(spec, path);
         if !causes.is_empty() {
             return Err(ApiError::invalid(resource, &name, &causes));
         }
+    }
+    let causes = validation::validate(resource, object);
+    if !causes.is_empty() {
+        return Err(ApiError::invalid(shown_as(resource), &name, &causes));
     }
     match resource.plural {
         "pods" => {
@@ -39,7 +46,6 @@ pub(crate) fn prepare_create(
             object["status"] = json!({"loadBalancer": {}});
             assign_cluster_ip(server, object);
         }
-        "secrets" => merge_string_data(object),
         "persistentvolumeclaims" => object["status"] = json!({"phase": "Pending"}),
         "persistentvolumes" => object["status"] = json!({"phase": "Available"}),
         "certificatesigningrequests" => {
@@ -57,7 +63,13 @@ pub(crate) fn prepare_create(
     if resource.generation {
         object["metadata"]["generation"] = 1.into();
     }
+    shape::complete(resource.kind, object);
     Ok(())
+}
+
+/// The resource by whose name an object is refused: events have one.
+fn shown_as(resource: &Resource) -> &Resource {
+    if resource.is(resources::events_v1()) { resources::events() } else { resource }
 }
 
 /// Limits an update to what its endpoint may change, and counts the generation.
@@ -90,6 +102,11 @@ pub(crate) fn prepare_update(
             *new = old.clone();
             new["spec"]["finalizers"] = finalizers;
         }
+        ("namespaces", "") => {
+            new["spec"]["finalizers"] = old["spec"]["finalizers"].clone();
+            new["status"] = old["status"].clone();
+            new["metadata"]["labels"]["kubernetes.io/metadata.name"] = old["metadata"]["name"].clone();
+        }
         // Labels and annotations may come with a status; those of nodes do.
         (kind, "status") => {
             new["spec"] = old["spec"].clone();
@@ -105,6 +122,7 @@ pub(crate) fn prepare_update(
             check_immutable(resource, old, new)?;
         }
     }
+    shape::complete(resource.kind, new);
     if subresource != "status" && resource.generation {
         let annotations_count = resource.is(resources::deployments());
         let changed = old["spec"] != without_nulls(&new["spec"])
@@ -178,12 +196,27 @@ fn set_defaults(resource: &Resource, object: &mut Value) {
             default(&mut spec["updateStrategy"], "type", "RollingUpdate");
             if spec["updateStrategy"]["type"] == "RollingUpdate" {
                 default(&mut spec["updateStrategy"]["rollingUpdate"], "partition", 0);
+                default(&mut spec["updateStrategy"]["rollingUpdate"], "maxUnavailable", 1);
+            }
+            for event in ["whenDeleted", "whenScaled"] {
+                default(&mut spec["persistentVolumeClaimRetentionPolicy"], event, "Retain");
             }
         }
         "daemonsets" => {
             let spec = &mut object["spec"];
             default(spec, "revisionHistoryLimit", 10);
             default(&mut spec["updateStrategy"], "type", "RollingUpdate");
+            if spec["updateStrategy"]["type"] == "RollingUpdate" {
+                default(&mut spec["updateStrategy"]["rollingUpdate"], "maxUnavailable", 1);
+                default(&mut spec["updateStrategy"]["rollingUpdate"], "maxSurge", 0);
+            }
+        }
+        "cronjobs" => {
+            let spec = &mut object["spec"];
+            default(spec, "concurrencyPolicy", "Allow");
+            default(spec, "successfulJobsHistoryLimit", 3);
+            default(spec, "failedJobsHistoryLimit", 1);
+            default(&mut spec["jobTemplate"], "metadata", json!({}));
         }
         "jobs" => {
             let spec = &mut object["spec"];
@@ -192,13 +225,16 @@ fn set_defaults(resource: &Resource, object: &mut Value) {
             default(spec, "backoffLimit", 6);
             default(spec, "completionMode", "NonIndexed");
             default(spec, "suspend", false);
+            default(spec, "manualSelector", false);
             default(spec, "podReplacementPolicy", "TerminatingOrFailed");
         }
         "services" => {
             let spec = &mut object["spec"];
             default(spec, "type", "ClusterIP");
             default(spec, "sessionAffinity", "None");
-            default(spec, "internalTrafficPolicy", "Cluster");
+            if spec["type"] != "ExternalName" {
+                default(spec, "internalTrafficPolicy", "Cluster");
+            }
             for port in spec["ports"].as_array_mut().into_iter().flatten() {
                 default(port, "protocol", "TCP");
                 let number = port["port"].clone();
@@ -259,6 +295,10 @@ fn select_job_pods(job: &mut Value) {
     labels["batch.kubernetes.io/controller-uid"] = uid;
     labels["job-name"] = name.clone();
     labels["batch.kubernetes.io/job-name"] = name;
+    if job["metadata"]["labels"].is_null() {
+        // As a job's, the labels of its pods.
+        job["metadata"]["labels"] = job["spec"]["template"]["metadata"]["labels"].clone();
+    }
 }
 
 fn check_immutable(resource: &Resource, old: &Value, new: &mut Value) -> Result<(), ApiError> {
@@ -272,7 +312,13 @@ fn check_immutable(resource: &Resource, old: &Value, new: &mut Value) -> Result<
         }
         _ => {}
     }
-    let mut causes = Vec::new();
+    let mut causes = validation::validate(resource, new);
+    if resource.plural == "nodes" {
+        let (was, is) = (&old["spec"]["providerID"], &new["spec"]["providerID"]);
+        if was.is_string() && was != is {
+            causes.push(Cause::invalid("spec.providerID", &Value::Null, "field cannot be modified once set"));
+        }
+    }
     if matches!(resource.plural, "configmaps" | "secrets") && old["immutable"] == true {
         for field in ["data", "binaryData", "immutable"] {
             if old[field] != new[field] {

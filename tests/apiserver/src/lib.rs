@@ -56,10 +56,12 @@ mod rest;
 mod selector;
 mod serve;
 mod server;
+mod shape;
 mod store;
 mod table;
 mod tls;
 mod tokens;
+mod validation;
 mod watch;
 
 pub use self::clock::Clock;

@@ -44,6 +44,42 @@ pub(crate) fn milli(text: &str) -> Option<i128> {
     value.checked_mul(times)?.checked_div(over * scale)
 }
 
+/// The quantity as the real server writes it back: without a fraction, with the largest suffix of its kind that
+/// leaves none; `None` if it can't be read.
+#[must_use]
+pub(crate) fn canonical(text: &str) -> Option<String> {
+    let value = milli(text)?;
+    if ["n", "u"].iter().any(|suffix| text.ends_with(suffix)) {
+        return Some(text.to_owned());
+    }
+    if let Some(binary) = text.strip_suffix('i') {
+        let known = binary.ends_with(['K', 'M', 'G', 'T', 'P', 'E']);
+        if known && value % 1000 == 0 {
+            let (mut number, mut suffixes) = (value / 1000, ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"].iter());
+            let mut suffix = suffixes.next()?;
+            while number != 0 && number % 1024 == 0 {
+                let Some(larger) = suffixes.next() else { break };
+                (number, suffix) = (number / 1024, larger);
+            }
+            return Some(format!("{number}{suffix}"));
+        }
+        return Some(text.to_owned());
+    }
+    if text.contains(['e', 'E']) && !text.ends_with('E') {
+        return Some(text.to_owned());
+    }
+    let (mut number, mut suffixes) = (value, ["m", "", "k", "M", "G", "T", "P", "E"].iter());
+    let mut suffix = suffixes.next()?;
+    while number % 1000 == 0 {
+        if number == 0 {
+            return Some("0".to_owned());
+        }
+        let Some(larger) = suffixes.next() else { break };
+        (number, suffix) = (number / 1000, larger);
+    }
+    Some(format!("{number}{suffix}"))
+}
+
 /// The quantity in a JSON value, string or number.
 #[must_use]
 pub(crate) fn milli_of(value: &Value) -> Option<i128> {
@@ -57,6 +93,24 @@ pub(crate) fn milli_of(value: &Value) -> Option<i128> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quantities_are_written_without_a_fraction() {
+        for (text, expected) in [
+            ("1.5", "1500m"),
+            ("4000m", "4"),
+            ("1000", "1k"),
+            ("1000000Ki", "1000000Ki"),
+            ("1024Ki", "1Mi"),
+            ("0", "0"),
+            ("110", "110"),
+            ("1e3", "1e3"),
+            ("-2", "-2"),
+        ] {
+            assert_eq!(canonical(text).as_deref(), Some(expected), "{text}");
+        }
+        assert_eq!(canonical("lots"), None);
+    }
 
     #[test]
     fn quantities_are_read_with_every_suffix() {

@@ -101,8 +101,24 @@ impl Target {
         if !resource.namespaced && !namespace.is_empty() {
             return Err(ApiError::no_such_path());
         }
+        // A name with a slash in it is no part of any path.
+        if name.contains('/') {
+            return Err(ApiError::no_such_path());
+        }
         let namespace = decode(namespace);
         let verb = verb_of(method, &name, &subresource, query)?;
+        if resource.namespaced && namespace.is_empty() && resource.stored {
+            match verb {
+                Verb::List | Verb::Watch => {}
+                Verb::Create | Verb::DeleteCollection if name.is_empty() => {
+                    return Err(ApiError::method_not_allowed());
+                }
+                _ => return Err(ApiError::no_such_path()),
+            }
+        }
+        if name.is_empty() && matches!(verb, Verb::Update | Verb::Patch) {
+            return Err(ApiError::method_not_allowed());
+        }
         Ok(Some(Self { verb, resource, namespace, name, subresource, rest }))
     }
 }
@@ -112,7 +128,8 @@ fn verb_of(method: &Method, name: &str, subresource: &str, query: &Query) -> Res
         return Ok(Verb::Connect);
     }
     Ok(match *method {
-        Method::GET | Method::HEAD if query.flag("watch") => Verb::Watch,
+        // One object is read whatever the query says: it is watched by a field selector.
+        Method::GET | Method::HEAD if name.is_empty() && query.flag("watch") => Verb::Watch,
         Method::GET | Method::HEAD if name.is_empty() => Verb::List,
         Method::GET | Method::HEAD => Verb::Get,
         Method::POST => Verb::Create,
@@ -174,7 +191,7 @@ impl Query {
         match self.get(key) {
             "" => Ok(None),
             text => text.parse().map(Some).map_err(|_| {
-                ApiError::bad_request(format!("{key}: Invalid value: {text:?}: must be an integer"))
+                ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
             }),
         }
     }

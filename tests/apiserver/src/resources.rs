@@ -14,6 +14,8 @@ use k8s_openapi::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
+use crate::shape;
+
 /// One resource: where it is served, and the rules that differ from the plain ones.
 #[derive(Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "a row of independent facts")]
@@ -160,8 +162,12 @@ shorthand! {
     events_v1 = "events.k8s.io" / "v1" / "events",
 }
 
-fn normalize<T: Serialize + DeserializeOwned>(value: Value) -> Result<Value, serde_json::Error> {
-    serde_json::to_value(serde_json::from_value::<T>(value)?)
+/// The value without fields the type doesn't have; an error where a field has another type.
+pub(crate) fn normalize<T: Serialize + DeserializeOwned>(value: Value) -> Result<Value, serde_json::Error> {
+    let mut value = serde_json::to_value(serde_json::from_value::<T>(value)?)?;
+    shape::tidy(&mut value);
+    shape::settle_quantities(&mut value).map_err(serde::de::Error::custom)?;
+    Ok(value)
 }
 
 fn row<T: Serialize + DeserializeOwned>(
@@ -261,6 +267,7 @@ static TABLE: LazyLock<Vec<Resource>> = LazyLock::new(|| {
 
 fn core_rows() -> Vec<Resource> {
     vec![
+        spaced::<core::Binding>("v1", "bindings", "binding", "Binding").review(),
         spaced::<core::ConfigMap>("v1", "configmaps", "configmap", "ConfigMap").short(&["cm"]),
         spaced::<core::Endpoints>("v1", "endpoints", "endpoints", "Endpoints").short(&["ep"]),
         spaced::<core::Event>("v1", "events", "event", "Event").short(&["ev"]).fields(EVENT_FIELDS),

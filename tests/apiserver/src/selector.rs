@@ -221,7 +221,12 @@ fn valid_key(whole: &str, key: &str) -> Result<String, ApiError> {
 }
 
 fn valid_value(whole: &str, value: &str) -> Result<String, ApiError> {
-    let good = value.len() <= 63 && value.chars().all(is_label_char);
+    let ends = |c: char| c.is_ascii_alphanumeric();
+    let good = value.is_empty()
+        || (value.len() <= 63
+            && value.chars().all(is_label_char)
+            && value.starts_with(ends)
+            && value.ends_with(ends));
     if good { Ok(value.to_owned()) } else { Err(unparsable(whole, "values: Invalid value")) }
 }
 

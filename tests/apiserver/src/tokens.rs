@@ -4,6 +4,7 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::authentication::v1::TokenRequest;
 use serde_json::{Value, json};
 
 use crate::ApiServer;
@@ -11,16 +12,27 @@ use crate::clock::format_time;
 use crate::error::{ApiError, Cause};
 use crate::identity::Identity;
 use crate::resources;
+use crate::rest::decode_as;
 use crate::store::Key;
 
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 const SHORTEST: i64 = 600;
+const LONGEST: i64 = 1 << 32;
+
+fn invalid(cause: &Cause) -> ApiError {
+    let mut error =
+        ApiError::invalid_options("TokenRequest.authentication.k8s.io", "", std::slice::from_ref(cause));
+    error.details.insert("kind".to_owned(), "TokenRequest".into());
+    error.details.insert("group".to_owned(), "authentication.k8s.io".into());
+    error
+}
 
 /// `serviceaccounts/NAME/token`: answers a TokenRequest.
 pub(crate) fn request(server: &ApiServer, key: &Key, mut body: Value) -> Result<Value, ApiError> {
     let accounts = resources::service_accounts();
     let account =
         server.store().get(accounts, key).ok_or_else(|| ApiError::not_found(accounts, &key.name))?;
+    body = decode_as::<TokenRequest>("authentication.k8s.io/v1", "TokenRequest", body)?;
     let spec = &body["spec"];
     let seconds = spec["expirationSeconds"].as_i64().unwrap_or(3600);
     if seconds < SHORTEST {
@@ -29,9 +41,11 @@ pub(crate) fn request(server: &ApiServer, key: &Key, mut body: Value) -> Result<
             &seconds.into(),
             "may not specify a duration less than 10 minutes",
         );
-        let mut error = ApiError::invalid(accounts, "", &[cause]);
-        error.message = error.message.replacen("ServiceAccount", "TokenRequest.authentication.k8s.io", 1);
-        return Err(error);
+        return Err(invalid(&cause));
+    }
+    if seconds > LONGEST {
+        let text = "may not specify a duration larger than 2^32 seconds";
+        return Err(invalid(&Cause::invalid("spec.expirationSeconds", &seconds.into(), text)));
     }
     let audiences = match spec["audiences"].as_array() {
         Some(audiences) if !audiences.is_empty() => Value::from(audiences.clone()),
@@ -55,7 +69,8 @@ pub(crate) fn request(server: &ApiServer, key: &Key, mut body: Value) -> Result<
     body["kind"] = "TokenRequest".into();
     body["apiVersion"] = "authentication.k8s.io/v1".into();
     body["metadata"] = json!({
-        "name": key.name, "namespace": key.namespace, "creationTimestamp": format_time(now),
+        "name": key.name, "namespace": key.namespace, "uid": account.uid(),
+        "creationTimestamp": format_time(now),
     });
     body["spec"]["audiences"] = audiences;
     body["spec"]["expirationSeconds"] = seconds.into();
@@ -77,8 +92,9 @@ fn bind(server: &ApiServer, key: &Key, reference: &Value, claims: &mut Value) ->
         Some("Node") => (resources::nodes(), "", "node"),
         other => {
             return Err(ApiError::bad_request(format!(
-                "cannot bind token for serviceaccount \"{}\" to object of type {other:?}",
-                key.name
+                "cannot bind token to object of type /{}, Kind={}",
+                reference["apiVersion"].as_str().unwrap_or(""),
+                other.unwrap_or("")
             )));
         }
     };
@@ -88,13 +104,17 @@ fn bind(server: &ApiServer, key: &Key, reference: &Value, claims: &mut Value) ->
         .ok_or_else(|| ApiError::not_found(resource, name))?;
     let uid = reference["uid"].as_str().unwrap_or("");
     if !uid.is_empty() && uid != object.uid() {
-        return Err(ApiError::conflict(
+        let mut error = ApiError::conflict(
             resource,
             name,
             &format!(
                 "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
             ),
-        ));
+        );
+        // Here the real server names the kind, not the resource.
+        error.message = error.message.replacen(resource.plural, resource.kind, 1);
+        error.details.insert("kind".to_owned(), resource.kind.into());
+        return Err(error);
     }
     if resource.is(resources::pods()) {
         let account = object["spec"]["serviceAccountName"].as_str().unwrap_or("default");
@@ -169,6 +189,10 @@ pub(crate) fn identify(
     }
     let text = |value: &Value| value.as_str().unwrap_or("").to_owned();
     let mut identity = Identity::service_account(namespace, &text(&account["name"]), &text(&account["uid"]));
+    if let Some(id) = claims["jti"].as_str() {
+        let key = "authentication.kubernetes.io/credential-id".to_owned();
+        identity.extra.push((key, vec![format!("JTI={id}")]));
+    }
     for (field, prefix) in [("pod", "pod"), ("node", "node")] {
         if kubernetes[field].is_object() {
             for part in ["name", "uid"] {

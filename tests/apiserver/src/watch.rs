@@ -35,6 +35,8 @@ struct Lines {
     /// Revision of the newest event this watcher has been told of, or could have been.
     seen: u64,
     initial_mark_due: bool,
+    /// A table was sent, and with it the columns.
+    has_columns: bool,
     ended: bool,
 }
 
@@ -54,6 +56,7 @@ pub(crate) fn stream(
         bookmarks,
         seen: subscription.revision,
         initial_mark_due: options.mark_initial,
+        has_columns: false,
         ended: false,
         subscription,
         options,
@@ -118,8 +121,24 @@ impl Lines {
         }
     }
 
+    /// An object as the client wants it; of tables only the first says what its columns are.
+    fn encode(&mut self, kind: &str, object: &Arc<Object>) -> Bytes {
+        let options = &self.options;
+        let body = options.form.one(options.resource, object, options.server.clock().now());
+        if !matches!(options.form, Form::Table(_)) || !std::mem::replace(&mut self.has_columns, true) {
+            return frame(kind, &body);
+        }
+        match serde_json::from_slice::<Value>(&body) {
+            Ok(mut table) => {
+                table["columnDefinitions"] = Value::Null;
+                frame(kind, table.to_string().as_bytes())
+            }
+            Err(_) => frame(kind, &body),
+        }
+    }
+
     /// What this watcher is told of an event: an object that starts or stops matching is added or deleted.
-    fn line(&self, event: &Event) -> Option<Bytes> {
+    fn line(&mut self, event: &Event) -> Option<Bytes> {
         let scope = &self.options.scope;
         let before = event.before.as_deref().is_some_and(|o| scope.matches(o));
         let matches = scope.matches(&event.object);
@@ -131,10 +150,6 @@ impl Lines {
             _ => return None,
         };
         Some(self.encode(kind, &object))
-    }
-
-    fn encode(&self, kind: &str, object: &Arc<Object>) -> Bytes {
-        frame(kind, &self.options.form.one(self.options.resource, object, self.options.server.clock().now()))
     }
 
     fn bookmark(&mut self, initial_events_end: bool) -> Bytes {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{change, feed, is_deleting};
 use crate::ApiServer;
-use crate::pods::{condition, is_terminal};
+use crate::pods::{condition, is_terminal, set_condition};
 use crate::resources;
 use crate::selector::Selector;
 use crate::store::{Key, Scope};
@@ -49,11 +49,21 @@ fn count(server: &ApiServer, budget: &Value) {
     } else {
         (expected - share(&budget["spec"]["maxUnavailable"])).max(0)
     };
+    let now = server.clock().time();
     let written = change(server, resources::pod_disruption_budgets(), &key, "status", |budget| {
+        let allowed = (healthy - desired).max(0);
+        let generation = budget["metadata"]["generation"].clone();
+        let (status, reason) =
+            if allowed > 0 { ("True", "SufficientPods") } else { ("False", "InsufficientPods") };
+        set_condition(budget, "DisruptionAllowed", status, reason, "", &now);
+        let mut conditions = budget["status"]["conditions"].take();
+        for condition in conditions.as_array_mut().into_iter().flatten() {
+            condition["message"] = "".into();
+            condition["observedGeneration"] = generation.clone();
+        }
         budget["status"] = json!({
-            "observedGeneration": budget["metadata"]["generation"], "expectedPods": expected,
-            "currentHealthy": healthy, "desiredHealthy": desired,
-            "disruptionsAllowed": (healthy - desired).max(0),
+            "observedGeneration": generation, "expectedPods": expected, "currentHealthy": healthy,
+            "desiredHealthy": desired, "disruptionsAllowed": allowed, "conditions": conditions,
         });
     });
     if let Err(error) = written {

@@ -100,10 +100,20 @@ fn usefulness(pod: &Value) -> (bool, bool, bool, i64) {
 fn write_status(server: &ApiServer, set: &Object, key: &Key) {
     let pods = active_pods(server, set, &key.namespace);
     let ready = pods.iter().filter(|p| condition(p, "Ready") == "True").count();
-    let status = json!({
-        "replicas": pods.len(), "fullyLabeledReplicas": pods.len(), "readyReplicas": ready,
-        "availableReplicas": ready, "observedGeneration": set["metadata"]["generation"],
+    let mut stopping = server.store().all(resources::pods(), &Scope::in_namespace(&key.namespace));
+    stopping.retain(|p| is_controlled_by(p, set) && is_deleting(p) && !is_terminal(p));
+    let mut status = json!({
+        "replicas": pods.len(), "observedGeneration": set["metadata"]["generation"],
+        "terminatingReplicas": stopping.len(),
     });
+    // Go leaves these out where they are zero.
+    for (field, count) in
+        [("fullyLabeledReplicas", pods.len()), ("readyReplicas", ready), ("availableReplicas", ready)]
+    {
+        if count > 0 {
+            status[field] = count.into();
+        }
+    }
     let written = change(server, resources::replica_sets(), key, "status", |set| {
         let conditions = set["status"]["conditions"].clone();
         set["status"] = status.clone();

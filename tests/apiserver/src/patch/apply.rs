@@ -242,8 +242,18 @@ fn merge(target: &mut Value, config: &Value, parent: &str, field: &str) {
 fn conflict_error(resource: &Resource, config: &Value, conflicts: &[(String, String)]) -> ApiError {
     let count = conflicts.len();
     let plural = if count == 1 { "" } else { "s" };
-    let texts: Vec<String> =
-        conflicts.iter().map(|(manager, path)| format!("conflict with \"{manager}\": {path}")).collect();
+    let mut managers: Vec<&str> = conflicts.iter().map(|(manager, _)| manager.as_str()).collect();
+    managers.dedup();
+    let texts: Vec<String> = managers
+        .into_iter()
+        .map(|manager| {
+            let of = conflicts.iter().filter(|(of, _)| of == manager).map(|(_, path)| path.as_str());
+            match of.collect::<Vec<_>>().as_slice() {
+                [path] => format!("conflict with \"{manager}\": {path}"),
+                paths => format!("conflicts with \"{manager}\":\n- {}", paths.join("\n- ")),
+            }
+        })
+        .collect();
     let message = format!("Apply failed with {count} conflict{plural}: {}", texts.join("\n"));
     let mut error = ApiError::new(409, "Conflict", message);
     let causes: Vec<Value> = conflicts

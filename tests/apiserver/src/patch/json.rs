@@ -17,7 +17,10 @@ fn step(target: &mut Value, operation: &Value) -> Result<(), String> {
         "add" => add(target, path, value_of(operation)?),
         "remove" => remove(target, path).map(drop),
         "replace" => {
-            remove(target, path)?;
+            // As the real server's library has it: what is not there yet is added, if it is a field.
+            if target.pointer(path).is_some() || !is_field(target, path)? {
+                remove(target, path)?;
+            }
             add(target, path, value_of(operation)?)
         }
         "move" => {
@@ -78,6 +81,12 @@ fn remove(target: &mut Value, path: &str) -> Result<Value, String> {
     }
 }
 
+/// Whether a path leads to a field of an object that is there.
+fn is_field(target: &Value, path: &str) -> Result<bool, String> {
+    let parent = split(path)?.and_then(|(parent, _)| target.pointer(parent));
+    Ok(parent.is_some_and(Value::is_object))
+}
+
 /// Parent pointer and unescaped last token; `None` for the whole document.
 fn split(path: &str) -> Result<Option<(&str, String)>, String> {
     if path.is_empty() {
@@ -125,7 +134,7 @@ mod tests {
     fn what_cannot_be_done_is_refused() {
         for operation in [
             json!({"op": "remove", "path": "/none"}),
-            json!({"op": "replace", "path": "/none", "value": 1}),
+            json!({"op": "replace", "path": "/none/deep", "value": 1}),
             json!({"op": "add", "path": "/none/deep", "value": 1}),
             json!({"op": "add", "path": "/list/9", "value": 1}),
             json!({"op": "test", "path": "/list", "value": []}),

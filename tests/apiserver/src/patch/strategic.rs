@@ -89,7 +89,8 @@ fn merge_object(target: &mut Value, changes: &Map<String, Value>, field: &str) -
             && !changes.contains_key(list)
             && let (Some(Value::Array(items)), Some(order)) = (fields.get_mut(list), order.as_array())
         {
-            reorder(items, order, list_key(field, list));
+            let before = items.clone();
+            reorder(items, order, &before, list_key(field, list));
         }
     }
     Ok(())
@@ -110,6 +111,7 @@ fn merge_list(
         *target = Value::Array(Vec::new());
     }
     let Value::Array(items) = target else { return Ok(()) };
+    let before = items.clone();
     for change in changes {
         let id = change
             .get(key)
@@ -126,9 +128,7 @@ fn merge_list(
             }
         }
     }
-    if let Some(order) = order {
-        reorder(items, order, Some(key));
-    }
+    reorder(items, order.map_or(changes, Vec::as_slice), &before, Some(key));
     Ok(())
 }
 
@@ -144,14 +144,13 @@ fn merge_plain_list(
             *target = Value::Array(Vec::new());
         }
         if let Value::Array(items) = target {
+            let before = items.clone();
             for change in changes {
                 if !items.contains(change) {
                     items.push(change.clone());
                 }
             }
-            if let Some(order) = order {
-                reorder(items, order, None);
-            }
+            reorder(items, order.map_or(changes, Vec::as_slice), &before, None);
         }
         return Ok(());
     }
@@ -171,21 +170,26 @@ fn delete_from_list(fields: &mut Map<String, Value>, list: &str, gone: &Value) {
     }
 }
 
-/// Puts the items named in `order` into that order. Items it doesn't name keep their place relative to
-/// the one before them.
-fn reorder(items: &mut Vec<Value>, order: &[Value], key: Option<&str>) {
+/// Puts a merged list into order. The items that `order` names, which is the patch's own order, come in that; the
+/// others stay as they were in the list before; and between the two, what was before an item in that list stays
+/// before it, and whatever is new comes first.
+fn reorder(items: &mut Vec<Value>, order: &[Value], before: &[Value], key: Option<&str>) {
     let id = |value: &Value| key.map_or_else(|| value.clone(), |k| value[k].clone());
-    let ranks: Vec<Value> = order.iter().map(id).collect();
-    let mut rank = 0;
-    let mut ranked: Vec<(usize, Value)> = items
-        .drain(..)
-        .map(|item| {
-            rank = ranks.iter().position(|r| *r == id(&item)).map_or(rank, |at| at + 1);
-            (rank, item)
-        })
-        .collect();
-    ranked.sort_by_key(|(rank, _)| *rank);
-    items.extend(ranked.into_iter().map(|(_, item)| item));
+    let place = |list: &[Value], item: &Value| list.iter().position(|other| id(other) == id(item));
+    let (mut named, mut others): (Vec<Value>, Vec<Value>) =
+        items.drain(..).partition(|item| place(order, item).is_some());
+    named.sort_by_key(|item| place(order, item));
+    others.sort_by_key(|item| place(before, item));
+    let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
+    while let (Some(one), Some(other)) = (named.peek(), others.peek()) {
+        let other_first = match (place(before, other), place(before, one)) {
+            (Some(other), Some(one)) => other < one,
+            _ => false,
+        };
+        items.extend(if other_first { others.next() } else { named.next() });
+    }
+    items.extend(named);
+    items.extend(others);
 }
 
 #[cfg(test)]
@@ -245,7 +249,7 @@ mod tests {
         assert_eq!(
             patched(pod, &change),
             json!({
-                "metadata": {"finalizers": ["c/d", "e/f"], "labels": {"z": "3"}},
+                "metadata": {"finalizers": ["e/f", "c/d"], "labels": {"z": "3"}},
                 "spec": {"containers": [
                     {"name": "c"}, {"name": "a", "env": [{"name": "L", "value": "2"}]}, {"name": "d", "image": "i"},
                 ]},

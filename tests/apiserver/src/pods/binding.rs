@@ -8,6 +8,7 @@ use super::set_condition;
 use crate::clock::Clock;
 use crate::error::{ApiError, Cause};
 use crate::resources;
+use crate::rest::uid_conflict;
 use crate::store::{Key, Object, Store};
 
 /// `pods/NAME/binding`, and the older `bindings`: answers with a success status.
@@ -22,8 +23,8 @@ pub(crate) fn bind(store: &Store, clock: &Clock, key: &Key, body: &Value) -> Res
     if node.is_empty() {
         causes.push(Cause::required("target.name", ""));
     }
-    if !causes.is_empty() {
-        return Err(ApiError::invalid(resources::pods(), &key.name, &causes));
+    if let Some(cause) = causes.first() {
+        return Err(ApiError::new(500, "", format!("{}: {}", cause.field, cause.message)));
     }
     bind_pod(store, clock, key, node, &body["metadata"])?;
     Ok(json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}))
@@ -41,14 +42,12 @@ pub(crate) fn bind_pod(
     let conflict = |text: String| {
         let mut error = ApiError::conflict(pods, &key.name, &text);
         error.message = error.message.replacen("pods ", "pods/binding ", 1);
+        error.details.insert("kind".to_owned(), "pods/binding".into());
         error
     };
     store.update(pods, key, |pod| {
         if let Some(uid) = metadata["uid"].as_str().filter(|u| !u.is_empty() && *u != pod.uid()) {
-            return Err(conflict(format!(
-                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-                pod.uid()
-            )));
+            return Err(uid_conflict(pods, key, uid, pod.uid()));
         }
         if !pod["metadata"]["deletionTimestamp"].is_null() {
             return Err(conflict(format!("pod {} is being deleted, cannot be assigned to a host", key.name)));

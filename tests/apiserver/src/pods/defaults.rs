@@ -20,6 +20,9 @@ pub(crate) fn set_defaults(spec: &mut Value) {
     default(spec, "dnsPolicy", "ClusterFirst");
     default(spec, "schedulerName", "default-scheduler");
     default(spec, "terminationGracePeriodSeconds", 30);
+    if spec["terminationGracePeriodSeconds"].as_i64().is_some_and(|seconds| seconds < 0) {
+        spec["terminationGracePeriodSeconds"] = 1.into();
+    }
     default(spec, "securityContext", json!({}));
     let host_network = spec["hostNetwork"] == true;
     for field in ["initContainers", "containers", "ephemeralContainers"] {
@@ -42,7 +45,7 @@ pub(crate) fn admit(store: &Store, pod: &mut Value, suffix: &str, now: &str) -> 
     default(&mut pod["spec"], "enableServiceLinks", true);
     add_service_account(store, pod, suffix)?;
     add_tolerations(&mut pod["spec"]);
-    add_priority(store, &mut pod["spec"])?;
+    add_priority(store, pod)?;
     let mut status = json!({"phase": "Pending", "qosClass": qos_class(pod)});
     if pod["spec"]["schedulingGates"].as_array().is_some_and(|g| !g.is_empty()) {
         status["conditions"] = json!([{
@@ -101,6 +104,9 @@ fn default_container(container: &mut Value, host_network: bool) {
     for variable in container["env"].as_array_mut().into_iter().flatten() {
         if variable["valueFrom"]["fieldRef"].is_object() {
             default(&mut variable["valueFrom"]["fieldRef"], "apiVersion", "v1");
+        }
+        if variable["valueFrom"]["resourceFieldRef"].is_object() {
+            default(&mut variable["valueFrom"]["resourceFieldRef"], "divisor", "0");
         }
     }
 }
@@ -226,7 +232,8 @@ fn mount_token(spec: &mut Value, volume: &str) {
     }
 }
 
-fn add_tolerations(spec: &mut Value) {
+/// Has a pod tolerate for a while a node that is not ready or not reachable.
+pub(crate) fn add_tolerations(spec: &mut Value) {
     let mut tolerations = spec["tolerations"].as_array().cloned().unwrap_or_default();
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
         let tolerated = tolerations.iter().any(|t| {
@@ -243,7 +250,9 @@ fn add_tolerations(spec: &mut Value) {
     spec["tolerations"] = tolerations.into();
 }
 
-fn add_priority(store: &Store, spec: &mut Value) -> Result<(), ApiError> {
+fn add_priority(store: &Store, pod: &mut Value) -> Result<(), ApiError> {
+    let name = pod["metadata"]["name"].as_str().unwrap_or("").to_owned();
+    let spec = &mut pod["spec"];
     let class = spec["priorityClassName"].as_str().unwrap_or("").to_owned();
     let (mut priority, mut preemption) = (json!(0), json!("PreemptLowerPriority"));
     match class.as_str() {
@@ -254,13 +263,21 @@ fn add_priority(store: &Store, spec: &mut Value) -> Result<(), ApiError> {
             let resource = resources::find("scheduling.k8s.io", "v1", "priorityclasses");
             let found = resource.and_then(|r| store.get(r, &Key::new("", &class))).ok_or_else(|| {
                 let text = format!("no PriorityClass with name {class} was found");
-                ApiError::forbidden(resources::pods(), "", &text)
+                ApiError::forbidden(resources::pods(), &name, &text)
             })?;
             priority = found["value"].clone();
             if let Some(policy) = found["preemptionPolicy"].as_str() {
                 preemption = policy.into();
             }
         }
+    }
+    if spec["priority"].is_i64() && spec["priority"] != priority {
+        let text = format!(
+            "the integer value of priority ({}) must not be provided in pod spec; priority admission controller \
+             computed {priority} from the given PriorityClass name",
+            spec["priority"]
+        );
+        return Err(ApiError::forbidden(resources::pods(), &name, &text));
     }
     default(spec, "priority", priority);
     default(spec, "preemptionPolicy", preemption);

@@ -16,13 +16,22 @@ use crate::store::{Key, Scope};
 pub(crate) fn evict(server: &ApiServer, key: &Key, body: &Value) -> Result<Value, ApiError> {
     let pods = resources::pods();
     let store = server.store();
+    if body["metadata"]["name"] != key.name {
+        return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
+    }
     let pod = store.get(pods, key).ok_or_else(|| ApiError::not_found(pods, &key.name))?;
     let options = DeleteOptions::parse(&body["deleteOptions"])?;
     let waiting = pod["status"]["phase"] == "Pending" || !pod["metadata"]["deletionTimestamp"].is_null();
-    if !is_terminal(&pod) && !waiting {
-        spend_budget(server, key, &pod)?;
+    if !is_terminal(&pod) {
+        if !waiting {
+            spend_budget(server, key, &pod)?;
+        }
         let clock = server.clock();
         store.update(pods, key, |pod| {
+            if options.dry_run {
+                return Ok(None);
+            }
+            options.check(pods, pod)?;
             let mut pod = Value::clone(pod);
             set_condition(
                 &mut pod,
@@ -49,9 +58,8 @@ fn spend_budget(server: &ApiServer, key: &Key, pod: &Value) -> Result<(), ApiErr
     let mut matching = server.store().all(budgets, &Scope::in_namespace(&key.namespace));
     matching.retain(|b| covers(b));
     if matching.len() > 1 {
-        return Err(ApiError::internal(
-            "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
-        ));
+        let text = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+        return Err(ApiError::new(500, "", text));
     }
     let Some(budget) = matching.first() else { return Ok(()) };
     let budget_key = Key::of(budget);

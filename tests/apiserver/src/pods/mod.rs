@@ -8,7 +8,7 @@ mod update;
 mod validation;
 
 pub(crate) use self::binding::{bind, bind_pod};
-pub(crate) use self::defaults::{admit, set_defaults};
+pub(crate) use self::defaults::{add_tolerations, admit, set_defaults};
 pub(crate) use self::deletion::{Deletion, begin};
 pub(crate) use self::eviction::evict;
 pub(crate) use self::update::{prepare_ephemeral, prepare_resize, prepare_status, prepare_update};

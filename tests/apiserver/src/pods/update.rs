@@ -5,15 +5,57 @@
 
 use serde_json::{Value, json};
 
-use super::containers;
+use super::validation::image;
+use super::{add_tolerations, containers};
 use crate::error::{ApiError, Cause};
 use crate::resources;
 
 /// The pod itself: images, an earlier deadline, more tolerations, gates that go; nothing else of the spec.
 pub(crate) fn prepare_update(old: &Value, new: &mut Value) -> Result<(), ApiError> {
     new["status"] = old["status"].clone();
+    if !new["spec"].is_object() {
+        new["spec"] = json!({});
+    }
+    add_tolerations(&mut new["spec"]);
     if old["spec"] == new["spec"] {
         return Ok(());
+    }
+    let mut causes = Vec::new();
+    for field in ["initContainers", "containers"] {
+        let (was, is) = (list(&old["spec"][field]), list(&new["spec"][field]));
+        if was.len() != is.len() {
+            let text = "pod updates may not add or remove containers";
+            causes.push(Cause::forbidden(format!("spec.{field}"), text));
+        }
+        for (at, container) in is.iter().enumerate() {
+            image(&mut causes, container, &format!("spec.{field}[{at}]"));
+        }
+    }
+    let (was, is) = (&old["spec"]["activeDeadlineSeconds"], &new["spec"]["activeDeadlineSeconds"]);
+    match (was.as_i64(), is.as_i64()) {
+        (Some(was), Some(now)) if now > was => {
+            let text = "must be less than or equal to previous value";
+            causes.push(Cause::invalid("spec.activeDeadlineSeconds", is, text));
+        }
+        (Some(_), None) => {
+            let text = "must not update from a positive integer to nil value";
+            causes.push(Cause::invalid("spec.activeDeadlineSeconds", &Value::Null, text));
+        }
+        _ => {}
+    }
+    for (at, gate) in list(&new["spec"]["schedulingGates"]).iter().enumerate() {
+        if !list(&old["spec"]["schedulingGates"]).contains(gate) {
+            let name = gate["name"].as_str().unwrap_or("");
+            let text = format!("only deletion is allowed, but found new scheduling gate '{name}'");
+            causes.push(Cause::forbidden(format!("spec.schedulingGates[{at}].name"), &text));
+        }
+    }
+    if !is_subset(&old["spec"]["tolerations"], &new["spec"]["tolerations"]) {
+        let text = "existing toleration can not be modified except its tolerationSeconds";
+        causes.push(Cause::forbidden("spec.tolerations", text));
+    }
+    if !causes.is_empty() {
+        return Err(ApiError::invalid(resources::pods(), name(old), &causes));
     }
     let mut allowed = new["spec"].clone();
     for field in ["containers", "initContainers"] {
@@ -73,7 +115,12 @@ pub(crate) fn prepare_status(old: &Value, new: &mut Value) -> Result<(), ApiErro
         status["qosClass"] = before["qosClass"].clone();
     }
     keep_observed_generation(before, status);
+    settle_ips(status);
     let mut causes = Vec::new();
+    if status["observedGeneration"].as_i64().is_some_and(|generation| generation < 0) {
+        let text = "must be a non-negative integer";
+        causes.push(Cause::invalid("status.observedGeneration", &status["observedGeneration"], text));
+    }
     if status["qosClass"] != before["qosClass"] {
         causes.push(Cause::invalid("status.qosClass", &status["qosClass"], "field is immutable"));
     }
@@ -93,10 +140,12 @@ pub(crate) fn prepare_ephemeral(old: &Value, new: &mut Value) -> Result<(), ApiE
     let kept = old["spec"]["ephemeralContainers"].as_array().map_or(&[][..], Vec::as_slice);
     let given = list.as_array().map_or(&[][..], Vec::as_slice);
     if given.get(..kept.len()) != Some(kept) {
-        let cause = Cause::forbidden(
-            "spec.ephemeralContainers",
-            "existing ephemeral containers may not be removed or changed",
-        );
+        let gone = kept.iter().find(|container| !given.iter().any(|g| g["name"] == container["name"]));
+        let text = match gone {
+            Some(gone) => format!("existing ephemeral containers {} may not be removed\n", gone["name"]),
+            None => "existing ephemeral containers may not be changed\n".to_owned(),
+        };
+        let cause = Cause::forbidden("spec.ephemeralContainers", &text);
         return Err(ApiError::invalid(resources::pods(), name(old), &[cause]));
     }
     if !given.is_empty() {
@@ -128,6 +177,10 @@ pub(crate) fn prepare_resize(old: &Value, new: &mut Value) -> Result<(), ApiErro
 
 fn name(pod: &Value) -> &str {
     pod["metadata"]["name"].as_str().unwrap_or("")
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
 }
 
 fn is_subset(small: &Value, large: &Value) -> bool {
@@ -184,20 +237,42 @@ fn restarts(old: &Value, status: &Value, statuses: &str, specs: &str) -> Vec<Cau
     causes
 }
 
-fn check_ips(causes: &mut Vec<Cause>, status: &Value) {
-    for (at, entry) in status["podIPs"].as_array().into_iter().flatten().enumerate() {
-        let text = entry["ip"].as_str().unwrap_or("");
-        if text.parse::<std::net::IpAddr>().is_err() {
-            causes.push(Cause::invalid(
-                format!("status.podIPs[{at}]"),
-                &entry["ip"],
-                "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
-            ));
+/// Has the first of several addresses be the single one, which wins where they differ.
+fn settle_ips(status: &mut Value) {
+    let (single, first) = (status["podIP"].clone(), status["podIPs"][0]["ip"].clone());
+    if single.as_str().is_some_and(|ip| !ip.is_empty()) {
+        if single != first {
+            status["podIPs"] = json!([{"ip": single}]);
         }
+    } else if first.is_string() {
+        status["podIP"] = first;
     }
-    let first = &status["podIPs"][0]["ip"];
-    if !first.is_null() && !status["podIP"].is_null() && *first != status["podIP"] {
-        causes.push(Cause::invalid("status.podIPs[0].ip", first, "must be equal to `podIP`"));
+}
+
+fn check_ips(causes: &mut Vec<Cause>, status: &Value) {
+    for (field, single) in [("podIPs", "podIP"), ("hostIPs", "hostIP")] {
+        let mut families = Vec::new();
+        for (at, entry) in list(&status[field]).iter().enumerate() {
+            match entry["ip"].as_str().unwrap_or("").parse::<std::net::IpAddr>() {
+                Ok(ip) => families.push(ip.is_ipv4()),
+                Err(_) => causes.push(Cause::invalid(
+                    format!("status.{field}[{at}]"),
+                    &entry["ip"],
+                    "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+                )),
+            }
+        }
+        if families.iter().filter(|v4| **v4).count() > 1 || families.iter().filter(|v4| !**v4).count() > 1 {
+            let all: Vec<Value> =
+                list(&status[field]).iter().map(|entry| json!({"IP": entry["ip"]})).collect();
+            let text = "may specify no more than one IP for each IP family";
+            causes.push(Cause::invalid(format!("status.{field}"), &all.into(), text));
+        }
+        let first = &status[field][0]["ip"];
+        if first.is_string() && *first != status[single] {
+            let text = format!("must be equal to `{single}`");
+            causes.push(Cause::invalid(format!("status.{field}[0].ip"), first, &text));
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::containers;
 use crate::error::Cause;
+use crate::quantity;
 
 /// What is wrong with a new pod's spec; `path` is where it stands (`spec`, or a template's).
 pub(crate) fn validate(spec: &Value, path: &str) -> Vec<Cause> {
@@ -38,10 +39,10 @@ pub(crate) fn validate(spec: &Value, path: &str) -> Vec<Cause> {
             causes.push(Cause::duplicate(format!("{at}.name"), &container["name"]));
         }
     }
-    if spec["terminationGracePeriodSeconds"].as_i64().is_some_and(|s| s < 0) {
-        let value = &spec["terminationGracePeriodSeconds"];
-        let field = format!("{path}.terminationGracePeriodSeconds");
-        causes.push(Cause::invalid(field, value, "must be greater than or equal to 0"));
+    let deadline = &spec["activeDeadlineSeconds"];
+    if deadline.as_i64().is_some_and(|seconds| !(1..=i64::from(i32::MAX)).contains(&seconds)) {
+        let text = "must be between 1 and 2147483647, inclusive";
+        causes.push(Cause::invalid(format!("{path}.activeDeadlineSeconds"), deadline, text));
     }
     causes
 }
@@ -53,23 +54,109 @@ fn validate_container(causes: &mut Vec<Cause>, container: &Value, at: &str, volu
     } else if !is_dns_label(name) {
         causes.push(Cause::invalid(format!("{at}.name"), &container["name"], DNS_LABEL));
     }
-    if container["image"].as_str().unwrap_or("").is_empty() {
-        causes.push(Cause::required(format!("{at}.image"), ""));
-    }
+    image(causes, container, at);
     one_of(causes, container, at, "imagePullPolicy", &["Always", "IfNotPresent", "Never"]);
+    one_of(causes, container, at, "terminationMessagePolicy", &["File", "FallbackToLogsOnError"]);
+    for (i, variable) in container["env"].as_array().into_iter().flatten().enumerate() {
+        validate_variable(causes, variable, &format!("{at}.env[{i}]"));
+    }
+    validate_resources(causes, &container["resources"], &format!("{at}.resources"));
     for (i, mount) in container["volumeMounts"].as_array().into_iter().flatten().enumerate() {
         if !volumes.contains(mount["name"].as_str().unwrap_or("")) {
             causes.push(Cause::not_found(format!("{at}.volumeMounts[{i}].name"), &mount["name"]));
         }
     }
     for (i, port) in container["ports"].as_array().into_iter().flatten().enumerate() {
-        if !port["containerPort"].as_i64().is_some_and(|p| (1..=65_535).contains(&p)) {
-            let field = format!("{at}.ports[{i}].containerPort");
+        let field = format!("{at}.ports[{i}].containerPort");
+        let number = port["containerPort"].as_i64().unwrap_or(0);
+        if number == 0 {
+            causes.push(Cause::required(field, ""));
+        } else if !(1..=65_535).contains(&number) {
             causes.push(Cause::invalid(
                 field,
                 &port["containerPort"],
                 "must be between 1 and 65535, inclusive",
             ));
+        }
+    }
+}
+
+/// What is wrong with a container's image.
+pub(crate) fn image(causes: &mut Vec<Cause>, container: &Value, at: &str) {
+    let text = container["image"].as_str().unwrap_or("");
+    if text.is_empty() {
+        causes.push(Cause::required(format!("{at}.image"), ""));
+    } else if text.trim() != text {
+        let detail = "must not have leading or trailing whitespace";
+        causes.push(Cause::invalid(format!("{at}.image"), &container["image"], detail));
+    }
+}
+
+/// Fields a variable may refer to, besides single labels and annotations.
+const VARIABLE_FIELDS: [&str; 9] = [
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
+];
+
+fn validate_variable(causes: &mut Vec<Cause>, variable: &Value, at: &str) {
+    let name = variable["name"].as_str().unwrap_or("");
+    if name.is_empty() {
+        causes.push(Cause::required(format!("{at}.name"), ""));
+    } else if !name.chars().all(|c| (' '..='~').contains(&c) && c != '=') {
+        let detail = "a valid environment variable name must consist only of printable ASCII characters other than '='";
+        causes.push(Cause::invalid(format!("{at}.name"), &variable["name"], detail));
+    }
+    let source = &variable["valueFrom"];
+    if source.is_object() && !variable["value"].as_str().unwrap_or("").is_empty() {
+        let detail = "may not be specified when `value` is not empty";
+        causes.push(Cause::invalid(format!("{at}.valueFrom"), &"".into(), detail));
+    }
+    if let Some(path) = source["fieldRef"]["fieldPath"].as_str() {
+        let keyed =
+            ["metadata.labels['", "metadata.annotations['"].iter().any(|start| path.starts_with(start));
+        if !keyed && !VARIABLE_FIELDS.contains(&path) {
+            let field = format!("{at}.valueFrom.fieldRef.fieldPath");
+            let detail = format!("error converting fieldPath: field label not supported: {path}");
+            causes.push(Cause::invalid(field, &source["fieldRef"]["fieldPath"], &detail));
+        }
+    }
+}
+
+fn validate_resources(causes: &mut Vec<Cause>, resources: &Value, at: &str) {
+    for kind in ["limits", "requests"] {
+        for (name, amount) in resources[kind].as_object().into_iter().flatten() {
+            let field = format!("{at}.{kind}[{name}]");
+            let known = matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage")
+                || name.starts_with("hugepages-");
+            if !known && !name.contains('/') {
+                let value = Value::from(name.as_str());
+                for detail in [
+                    "must be a standard resource type or fully qualified",
+                    "must be a standard resource for containers",
+                ] {
+                    causes.push(Cause::invalid(field.clone(), &value, detail));
+                }
+            }
+            if quantity::milli_of(amount).is_some_and(|amount| amount < 0) {
+                causes.push(Cause::invalid(field, amount, "must be greater than or equal to 0"));
+            }
+        }
+    }
+    for (name, request) in resources["requests"].as_object().into_iter().flatten() {
+        let limit = &resources["limits"][name];
+        if let (Some(asked), Some(most)) = (quantity::milli_of(request), quantity::milli_of(limit))
+            && asked > most
+        {
+            let limit = limit.as_str().map_or_else(|| limit.to_string(), str::to_owned);
+            let detail = format!("must be less than or equal to {name} limit of {limit}");
+            causes.push(Cause::invalid(format!("{at}.requests"), request, &detail));
         }
     }
 }

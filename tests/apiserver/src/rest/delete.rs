@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use axum::response::Response;
 use http::StatusCode;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as metav1;
 use serde_json::{Value, json};
 
-use super::{Call, json_response, read};
+use super::{Call, json_response, options, read};
 use crate::ApiServer;
-use crate::error::ApiError;
+use crate::error::{ApiError, Cause};
 use crate::events;
 use crate::pods::{self, Deletion};
 use crate::request::Query;
@@ -26,6 +27,8 @@ pub(crate) struct DeleteOptions {
     pub(crate) resource_version: Option<String>,
     pub(crate) propagation: Option<Propagation>,
     pub(crate) dry_run: bool,
+    /// Whether the older `orphanDependents: false` asked for the dependents' deletion.
+    pub(crate) cascades: bool,
 }
 
 /// What becomes of the objects this one owns.
@@ -51,13 +54,25 @@ impl DeleteOptions {
 
     /// Reads the object form; null is no options.
     pub(crate) fn parse(body: &Value) -> Result<Self, ApiError> {
+        let policy = body["propagationPolicy"].as_str().unwrap_or("");
+        let mut causes: Vec<Cause> = body["dryRun"]
+            .as_array()
+            .and_then(|values| options::dry_run(values.iter().filter_map(Value::as_str)))
+            .into_iter()
+            .collect();
+        if !policy.is_empty() && body["orphanDependents"].is_boolean() {
+            let text = "orphanDependents and deletionPropagation cannot be both set";
+            causes.push(Cause::invalid("propagationPolicy", &policy.into(), text));
+        }
+        options::refuse("DeleteOptions", &causes)?;
         let text = |value: &Value| value.as_str().filter(|t| !t.is_empty()).map(str::to_owned);
         let mut options = Self {
             grace: body["gracePeriodSeconds"].as_i64(),
             uid: text(&body["preconditions"]["uid"]),
             resource_version: text(&body["preconditions"]["resourceVersion"]),
-            propagation: propagation(body["propagationPolicy"].as_str().unwrap_or(""))?,
+            propagation: propagation(policy)?,
             dry_run: body["dryRun"].as_array().is_some_and(|d| !d.is_empty()),
+            cascades: body["orphanDependents"] == false,
         };
         if let Some(orphan) = body["orphanDependents"].as_bool() {
             options.propagation = Some(if orphan { Propagation::Orphan } else { Propagation::Background });
@@ -66,8 +81,18 @@ impl DeleteOptions {
     }
 
     fn of(call: &Call<'_>) -> Result<Self, ApiError> {
-        let body = call.parsed_body()?;
+        let body = call.delete_options()?;
         if body.as_object().is_some_and(|b| !b.is_empty()) {
+            let kind = body["kind"].as_str().filter(|kind| !matches!(*kind, "" | "DeleteOptions"));
+            if let Some(kind) = kind {
+                let version = body["apiVersion"].as_str().unwrap_or("");
+                return Err(ApiError::bad_request(format!(
+                    "no kind {kind:?} is registered for version {version:?} in scheme \"vk-apiserver\""
+                )));
+            }
+            let body = serde_json::from_value::<metav1::DeleteOptions>(body)
+                .and_then(serde_json::to_value)
+                .map_err(|error| ApiError::bad_request(format!("json: cannot unmarshal {error}")))?;
             return Self::parse(&body);
         }
         Self::of_query(call.query)
@@ -80,9 +105,14 @@ impl DeleteOptions {
             dry_run: query.has("dryRun"),
             ..Self::default()
         })
+        .and_then(|parsed| {
+            let bad = options::dry_run(query.all("dryRun"));
+            options::refuse("DeleteOptions", &bad.into_iter().collect::<Vec<_>>())?;
+            Ok(parsed)
+        })
     }
 
-    fn check(&self, resource: &Resource, object: &Object) -> Result<(), ApiError> {
+    pub(crate) fn check(&self, resource: &Resource, object: &Object) -> Result<(), ApiError> {
         let name = object["metadata"]["name"].as_str().unwrap_or("");
         let conflict = |what: &str, wanted: &str, actual: &str, hint: &str| {
             let text = format!(
@@ -120,26 +150,25 @@ fn propagation(text: &str) -> Result<Option<Propagation>, ApiError> {
         "Foreground" => Propagation::Foreground,
         "Orphan" => Propagation::Orphan,
         other => {
-            return Err(ApiError::new(
-                422,
-                "Invalid",
-                format!(
-                    "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: \
-                     \"{other}\": supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
-                ),
-            ));
+            let supported = ["Foreground", "Background", "Orphan", "nil"];
+            let cause = Cause::not_supported("propagationPolicy", &other.into(), &supported);
+            options::refuse("DeleteOptions", &[cause])?;
+            return Ok(None);
         }
     }))
 }
 
+/// Namespaces that stay.
+const PROTECTED: [&str; 3] = ["default", "kube-public", "kube-system"];
+
 pub(super) fn delete(call: &Call<'_>) -> Result<Response, ApiError> {
     let resource = call.target.resource;
     let options = DeleteOptions::of(call)?;
+    if resource.is(resources::namespaces()) && PROTECTED.contains(&call.target.name.as_str()) {
+        return Err(ApiError::forbidden(resource, &call.target.name, "this namespace may not be deleted"));
+    }
     let (object, gone) = delete_object(call.server, resource, &call.key(), &options)?;
-    let code = match options.propagation {
-        Some(Propagation::Foreground) if !gone => StatusCode::ACCEPTED,
-        _ => StatusCode::OK,
-    };
+    let code = if options.cascades && !gone { StatusCode::ACCEPTED } else { StatusCode::OK };
     if gone && !resource.returns_deleted {
         let mut details = json!({"name": call.target.name, "kind": resource.plural, "uid": object.uid()});
         if !resource.group.is_empty() {
@@ -161,7 +190,8 @@ pub(super) fn delete_collection(call: &Call<'_>) -> Result<Response, ApiError> {
     let mut deleted = Vec::with_capacity(page.items.len());
     for object in &page.items {
         match delete_object(call.server, resource, &Key::of(object), &options) {
-            Ok((object, _)) => deleted.push(object),
+            // As it was: the list is of what there was to delete.
+            Ok(_) => deleted.push(Arc::clone(object)),
             Err(error) if error.code == 404 => {}
             Err(error) => return Err(error),
         }
@@ -182,9 +212,6 @@ pub(crate) fn delete_object(
     server.store().transact(|t| {
         let object = t.get(stored, key).ok_or_else(|| ApiError::not_found(resource, &key.name))?;
         options.check(resource, &object)?;
-        if options.dry_run {
-            return Ok((object, false));
-        }
         let (mut marked, graceful, remove) = if resource.is(resources::pods()) {
             match pods::begin(&object, options.grace, now) {
                 Deletion::Pending => return Ok((object, false)),
@@ -201,6 +228,9 @@ pub(crate) fn delete_object(
                 && marked["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty()));
         if waits && !graceful {
             mark(resource, &mut marked, &server.clock().time());
+        }
+        if options.dry_run {
+            return Ok((Arc::new(Object::new(marked)), remove && !waits));
         }
         let mut last = object.clone();
         if marked != **object {
@@ -239,7 +269,9 @@ fn mark(resource: &Resource, object: &mut Value, now: &str) {
             return;
         }
     }
-    metadata["deletionGracePeriodSeconds"] = 0.into();
+    if !resource.is(resources::namespaces()) {
+        metadata["deletionGracePeriodSeconds"] = 0.into();
+    }
 }
 
 const ORPHAN: &str = "orphan";

@@ -1,19 +1,25 @@
 //! The verbs, over any resource.
 
 mod delete;
+mod metadata;
+mod options;
 mod read;
 mod reviews;
 mod scale;
 mod write;
 
 pub(crate) use self::delete::{DeleteOptions, delete_object};
-pub(crate) use self::write::{create_object, finish_deletion};
+pub(crate) use self::metadata::qualified_name;
+pub(crate) use self::write::{create_object, finish_deletion, uid_conflict};
 
 use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use k8s_openapi::api::core::v1::Binding;
+use k8s_openapi::api::policy::v1::Eviction;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use crate::ApiServer;
@@ -55,27 +61,34 @@ impl Call<'_> {
         Ok(self.form()?.list(self.target.resource, items, metadata, self.server.clock().now()))
     }
 
-    fn dry_run(&self) -> Result<bool, ApiError> {
-        let mut dry = false;
-        for value in self.query.all("dryRun") {
-            if value != "All" {
-                return Err(ApiError::bad_request(format!(
-                    "Invalid value: {value:?}: must be one of [All] (dryRun)"
-                )));
-            }
-            dry = true;
-        }
-        Ok(dry)
+    /// Whether nothing is to be stored; the options are checked before.
+    fn dry_run(&self) -> bool {
+        self.query.has("dryRun")
     }
 
     /// The body as an object of the resource, and what to warn of.
     fn decoded_body(&self) -> Result<(Value, Vec<String>), ApiError> {
-        decode_noting(self.target.resource, self.parsed_body()?, Unknown::of(self.query)?)
+        let body = self.parsed_body(self.target.resource.kind)?;
+        decode_noting(self.target.resource, body, Unknown::of(self.query))
     }
 
-    /// The body as JSON (or YAML, which clients may apply).
-    fn parsed_body(&self) -> Result<Value, ApiError> {
-        parse_body(self.headers, &self.body)
+    /// The body as an object of a kind.
+    fn parsed_body(&self, kind: &str) -> Result<Value, ApiError> {
+        let media = media_type(self.headers);
+        if !matches!(media, "" | "application/json" | "application/yaml") {
+            return Err(ApiError::unsupported_media_type());
+        }
+        match parse(&self.body, media == "application/yaml") {
+            Ok(Value::Null) => Ok(Value::Object(Map::new())),
+            Ok(body @ Value::Object(_)) => Ok(body),
+            Ok(_) => Err(unrecognized(kind, "couldn't get version/kind; json parse error: not an object")),
+            Err(why) => Err(unrecognized(kind, &why)),
+        }
+    }
+
+    /// The options of a deletion; nothing is no options.
+    fn delete_options(&self) -> Result<Value, ApiError> {
+        if self.body.is_empty() { Ok(Value::Object(Map::new())) } else { self.parsed_body("DeleteOptions") }
     }
 }
 
@@ -88,22 +101,25 @@ pub(crate) fn answer(call: &Call<'_>) -> Result<Response, ApiError> {
     }
     if !resource.stored {
         return match target.verb {
+            Verb::Create if resource.plural == "bindings" => bind(call, ""),
             Verb::Create => reviews::review(call),
             _ => Err(ApiError::method_not_allowed()),
         };
     }
+    match target.verb {
+        Verb::Create | Verb::Update | Verb::Patch => options::check_write(target.verb, call.query)?,
+        Verb::List | Verb::Watch => options::check_list(target.verb, call.query)?,
+        _ => {}
+    }
     match (resource.plural, target.subresource.as_str(), target.verb) {
-        ("pods", "binding", Verb::Create) => {
-            let body = call.parsed_body()?;
-            let status = pods::bind(call.server.store(), call.server.clock(), &call.key(), &body)?;
-            Ok(json_response(StatusCode::CREATED, status.to_string()))
-        }
+        ("pods", "binding", Verb::Create) => bind(call, &target.name),
         ("pods", "eviction", Verb::Create) => {
-            let status = pods::evict(call.server, &call.key(), &call.parsed_body()?)?;
+            let body = decode_as::<Eviction>("policy/v1", "Eviction", call.parsed_body("Eviction")?)?;
+            let status = pods::evict(call.server, &call.key(), &body)?;
             Ok(json_response(StatusCode::CREATED, status.to_string()))
         }
         ("serviceaccounts", "token", Verb::Create) => {
-            let token = tokens::request(call.server, &call.key(), call.parsed_body()?)?;
+            let token = tokens::request(call.server, &call.key(), call.parsed_body("TokenRequest")?)?;
             Ok(json_response(StatusCode::CREATED, token.to_string()))
         }
         (_, "scale", _) => scale::answer(call),
@@ -138,24 +154,40 @@ fn warn(mut response: Response, warnings: &[String]) -> Response {
     response
 }
 
-fn parse_body(headers: &HeaderMap, body: &Bytes) -> Result<Value, ApiError> {
+/// Assigns the pod that the path or, if that names none, the body names.
+fn bind(call: &Call<'_>, name: &str) -> Result<Response, ApiError> {
+    let body = decode_as::<Binding>("v1", "Binding", call.parsed_body("Binding")?)?;
+    let given = body["metadata"]["name"].as_str().unwrap_or("");
+    let name = if name.is_empty() { given } else { name };
+    if !given.is_empty() && given != name {
+        return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
+    }
+    let key = Key::new(&call.target.namespace, name);
+    let status = pods::bind(call.server.store(), call.server.clock(), &key, &body)?;
+    Ok(json_response(StatusCode::CREATED, status.to_string()))
+}
+
+/// The type of the body, without parameters.
+fn media_type(headers: &HeaderMap) -> &str {
     let given = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
-    let media = given.split(';').next().unwrap_or("").trim();
-    if media.contains("protobuf") || media.contains("cbor") {
-        return Err(ApiError::unsupported_media_type(given, &["application/json", "application/yaml"]));
+    given.split(';').next().unwrap_or("").trim()
+}
+
+/// Reads JSON, or YAML where that may come; the error is what the real server puts before its decoder's words, and
+/// ours.
+fn parse(body: &[u8], yaml: bool) -> Result<Value, String> {
+    match serde_json::from_slice(body) {
+        Ok(value) => Ok(value),
+        Err(_) if yaml => {
+            let text = std::str::from_utf8(body).map_err(|error| format!("yaml: {error}"))?;
+            serde_saphyr::from_str(text).map_err(|error| format!("yaml: {error}"))
+        }
+        Err(error) => Err(format!("couldn't get version/kind; json parse error: {error}")),
     }
-    if body.is_empty() {
-        return Ok(Value::Object(Map::new()));
-    }
-    if let Ok(value) = serde_json::from_slice(body) {
-        return Ok(value);
-    }
-    if media.contains("yaml")
-        && let Some(value) = std::str::from_utf8(body).ok().and_then(|t| serde_saphyr::from_str(t).ok())
-    {
-        return Ok(value);
-    }
-    Err(ApiError::bad_request("the object provided is unrecognized (must be of type JSON)"))
+}
+
+fn unrecognized(kind: &str, why: &str) -> ApiError {
+    ApiError::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why}"))
 }
 
 /// Checks what a client sent against its resource: kind, version, types of fields. Unknown fields go.
@@ -172,14 +204,12 @@ pub(crate) enum Unknown {
 }
 
 impl Unknown {
-    fn of(query: &Query) -> Result<Self, ApiError> {
+    /// What the query asks for; its values are checked before.
+    fn of(query: &Query) -> Self {
         match query.get("fieldValidation") {
-            "Strict" => Ok(Self::Refuse),
-            "" | "Warn" => Ok(Self::Warn),
-            "Ignore" => Ok(Self::Ignore),
-            other => Err(ApiError::bad_request(format!(
-                "fieldValidation: Unsupported value: \"{other}\": supported values: \"\", \"Ignore\", \"Strict\", \"Warn\""
-            ))),
+            "Strict" => Self::Refuse,
+            "Ignore" => Self::Ignore,
+            _ => Self::Warn,
         }
     }
 }
@@ -190,41 +220,13 @@ fn decode_noting(
     mut body: Value,
     unknown: Unknown,
 ) -> Result<(Value, Vec<String>), ApiError> {
-    let cannot = |why: &str| {
-        ApiError::bad_request(format!(
-            "{kind} in version \"{}\" cannot be handled as a {kind}: {why}",
-            resource.version,
-            kind = resource.kind
-        ))
-    };
-    if !body.is_object() {
-        return Err(cannot("not an object"));
-    }
-    let expected = resource.api_version();
-    match body["apiVersion"].as_str().unwrap_or("") {
-        "" => {}
-        given if given == expected => {}
-        given => {
-            return Err(ApiError::bad_request(format!(
-                "the API version in the data ({given}) does not match the expected API version ({expected})"
-            )));
-        }
-    }
-    match body["kind"].as_str().unwrap_or("") {
-        "" => {}
-        given if given == resource.kind => {}
-        given => {
-            return Err(ApiError::bad_request(format!(
-                "{given} in version \"{}\" cannot be handled as a {}: converting ({given}) to ({}): unknown conversion",
-                resource.version, resource.kind, resource.kind
-            )));
-        }
-    }
+    check_kind(&body, &resource.api_version(), resource.kind)?;
     body = crate::events::stored(resource, body);
     let stored = crate::events::stored_as(resource);
     body["apiVersion"] = stored.api_version().into();
     body["kind"] = stored.kind.into();
     let sent = (unknown != Unknown::Ignore).then(|| body.clone());
+    let cannot = |why: &str| cannot_handle(resource.version, resource.kind, why);
     let object = (stored.normalize)(body).map_err(|e| cannot(&e.to_string()))?;
     let mut dropped = Vec::new();
     if let Some(sent) = sent {
@@ -234,6 +236,38 @@ fn decode_noting(
         return Err(cannot(&format!("strict decoding error: {}", dropped.join(", "))));
     }
     Ok((object, dropped))
+}
+
+/// Checks what a client sent to a subresource, which takes a kind of its own: kind, version, types of fields.
+pub(crate) fn decode_as<T>(api_version: &str, kind: &str, mut body: Value) -> Result<Value, ApiError>
+where
+    T: Serialize + DeserializeOwned,
+{
+    check_kind(&body, api_version, kind)?;
+    body["apiVersion"] = api_version.into();
+    body["kind"] = kind.into();
+    let version = api_version.rsplit('/').next().unwrap_or(api_version);
+    resources::normalize::<T>(body).map_err(|error| cannot_handle(version, kind, &error.to_string()))
+}
+
+fn cannot_handle(version: &str, kind: &str, why: &str) -> ApiError {
+    ApiError::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"))
+}
+
+/// Whether a body is of a kind and version, if it says so.
+fn check_kind(body: &Value, api_version: &str, kind: &str) -> Result<(), ApiError> {
+    let given = |field: &str, expected: &str| match body[field].as_str() {
+        None | Some("") => expected.to_owned(),
+        Some(given) => given.to_owned(),
+    };
+    let (given_version, given_kind) = (given("apiVersion", api_version), given("kind", kind));
+    if given_version == api_version && given_kind == kind {
+        return Ok(());
+    }
+    let version = given_version.rsplit('/').next().unwrap_or_default();
+    Err(ApiError::bad_request(format!(
+        "{given_kind} in version \"{version}\" cannot be handled as a {kind}: expected {kind} of {api_version}"
+    )))
 }
 
 /// Finds what decoding dropped.
@@ -248,6 +282,8 @@ fn unknown_fields(sent: &Value, kept: &Value, path: &mut String, found: &mut Vec
                 path.push_str(key);
                 match kept.get(key) {
                     Some(kept) => unknown_fields(value, kept, path, found),
+                    // What is empty is left out, known or not.
+                    None if is_empty(value) => {}
                     None => found.push(format!("unknown field \"{path}\"")),
                 }
                 path.truncate(length);
@@ -262,4 +298,8 @@ fn unknown_fields(sent: &Value, kept: &Value, path: &mut String, found: &mut Vec
         }
         _ => {}
     }
+}
+
+fn is_empty(value: &Value) -> bool {
+    value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(Map::is_empty)
 }

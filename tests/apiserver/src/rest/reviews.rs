@@ -6,15 +6,16 @@ use serde_json::{Value, json};
 
 use super::{Call, json_response};
 use crate::authorize::{self, Attributes};
-use crate::error::ApiError;
+use crate::error::{ApiError, Cause};
 use crate::identity::Identity;
 use crate::tokens;
 
 pub(super) fn review(call: &Call<'_>) -> Result<Response, ApiError> {
     let resource = call.target.resource;
-    let mut body = call.parsed_body()?;
-    body["kind"] = resource.kind.into();
-    body["apiVersion"] = resource.api_version().into();
+    let (mut body, _) = call.decoded_body()?;
+    if resource.group == "authorization.k8s.io" && !resource.kind.starts_with("Self") {
+        check_review(&body["spec"])?;
+    }
     if !body["metadata"].is_object() {
         body["metadata"] = json!({});
     }
@@ -30,6 +31,24 @@ pub(super) fn review(call: &Call<'_>) -> Result<Response, ApiError> {
         _ => access(call, &subject(&body["spec"]), &body["spec"]),
     };
     Ok(json_response(StatusCode::CREATED, body.to_string()))
+}
+
+/// Whether it is asked about somebody, and about one thing.
+fn check_review(spec: &Value) -> Result<(), ApiError> {
+    let one = spec["resourceAttributes"].is_object() != spec["nonResourceAttributes"].is_object();
+    let somebody = spec["user"].as_str().is_some_and(|user| !user.is_empty()) || spec["groups"].is_array();
+    let cause = if !one {
+        let text = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+        Cause::invalid("spec", &spec["nonResourceAttributes"], text)
+    } else if somebody {
+        return Ok(());
+    } else {
+        Cause::invalid("spec.user", &"".into(), "at least one of user or group must be specified")
+    };
+    let mut error = ApiError::invalid_options(".authorization.k8s.io", "", &[cause]);
+    error.details.remove("kind");
+    error.details.insert("group".to_owned(), "authorization.k8s.io".into());
+    Err(error)
 }
 
 fn strings(list: &Value) -> Vec<String> {
@@ -50,7 +69,7 @@ fn token_review(call: &Call<'_>, spec: &Value) -> Result<Value, ApiError> {
             }
             status
         }
-        None => json!({"user": {}, "error": "[invalid bearer token]"}),
+        None => json!({"user": {}, "error": "invalid bearer token"}),
     })
 }
 
@@ -66,7 +85,14 @@ fn subject(spec: &Value) -> Identity {
 fn access(call: &Call<'_>, subject: &Identity, spec: &Value) -> Value {
     let attributes = Attributes::of_review(spec);
     match authorize::decide(call.server, subject, &attributes) {
-        Ok(reason) => json!({"allowed": true, "reason": reason}),
-        Err(reason) => json!({"allowed": false, "reason": reason}),
+        Ok(reason) => with_reason(json!({"allowed": true}), reason),
+        Err(reason) => with_reason(json!({"allowed": false}), reason),
     }
+}
+
+fn with_reason(mut status: Value, reason: String) -> Value {
+    if !reason.is_empty() {
+        status["reason"] = reason.into();
+    }
+    status
 }

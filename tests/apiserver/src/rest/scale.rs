@@ -19,7 +19,11 @@ pub(super) fn answer(call: &Call<'_>) -> Result<Response, ApiError> {
     let object = match call.target.verb {
         Verb::Get => store.get(resource, &key).ok_or_else(not_found)?,
         Verb::Update | Verb::Patch => {
-            let body = call.parsed_body()?;
+            let body = match call.target.verb {
+                Verb::Update => call.parsed_body("Scale")?,
+                _ => serde_json::from_slice(&call.body)
+                    .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?,
+            };
             store.update(resource, &key, |old| {
                 let scale = wanted(call, old, &body)?;
                 let version = scale["metadata"]["resourceVersion"].as_str().unwrap_or("");
@@ -60,13 +64,16 @@ fn view(object: &Value) -> Value {
         .flatten()
         .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or("")))
         .collect();
+    // Go leaves a zero out here.
+    let replicas = object["spec"]["replicas"].as_i64().unwrap_or(0);
+    let spec = if replicas == 0 { json!({}) } else { json!({"replicas": replicas}) };
     json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1",
         "metadata": {
             "name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"],
             "resourceVersion": metadata["resourceVersion"], "creationTimestamp": metadata["creationTimestamp"],
         },
-        "spec": {"replicas": object["spec"]["replicas"]},
+        "spec": spec,
         "status": {
             "replicas": object["status"]["replicas"].as_i64().unwrap_or(0), "selector": selector.join(","),
         },

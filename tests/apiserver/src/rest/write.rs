@@ -6,11 +6,13 @@
 use std::sync::Arc;
 
 use axum::response::Response;
-use http::{StatusCode, header};
+use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::delete::delete_stored;
-use super::{Call, Unknown, decode, json_response, unknown_fields, warn};
+use super::metadata::{self, check_name};
+use super::options;
+use super::{Call, Unknown, decode, json_response, media_type, parse, unknown_fields, warn};
 use crate::ApiServer;
 use crate::error::{ApiError, Cause};
 use crate::events;
@@ -18,7 +20,6 @@ use crate::identity::Identity;
 use crate::kinds::{self, drop_nulls};
 use crate::namespaces;
 use crate::patch::{Applier, apply, json_patch, merge_patch, strategic_patch};
-use crate::pods::{DNS_LABEL, is_dns_label};
 use crate::request::{Target, Verb};
 use crate::resources::{self, Resource};
 use crate::store::{Key, Object};
@@ -30,7 +31,7 @@ pub(super) fn create(call: &Call<'_>) -> Result<Response, ApiError> {
     let resource = call.target.resource;
     let (object, warnings) = call.decoded_body()?;
     let created =
-        create_object(call.server, resource, &call.target.namespace, object, call.caller, call.dry_run()?)?;
+        create_object(call.server, resource, &call.target.namespace, object, call.caller, call.dry_run())?;
     Ok(warn(json_response(StatusCode::CREATED, call.one(&created)?), &warnings))
 }
 
@@ -55,14 +56,19 @@ pub(crate) fn create_object(
             object["metadata"]["name"] = format!("{base}{}", server.random_suffix()).into();
         }
         let name = object["metadata"]["name"].as_str().unwrap_or("").to_owned();
-        check_name(resource, &name)?;
         namespaces::check_open(server.store(), resource, namespace, &name)?;
+        check_name(resource, &name)?;
+        metadata::check(resource, &name, &object["metadata"])?;
         kinds::prepare_create(server, resource, &mut object, caller)?;
         drop_nulls(&mut object);
         let key = Key::new(namespace, &name);
         let created = server.store().transact(|t| {
-            if t.get(stored, &key).is_some() {
-                return Err(ApiError::already_exists(resource, &name));
+            if let Some(present) = t.get(stored, &key) {
+                let mut error = ApiError::already_exists(resource, &name);
+                if !present["metadata"]["deletionTimestamp"].is_null() {
+                    error.message = format!("object is being deleted: {}", error.message);
+                }
+                return Err(error);
             }
             if dry_run {
                 return Ok(Arc::new(Object::new(object)));
@@ -90,7 +96,11 @@ fn prepare_metadata(
     if !object["metadata"].is_object() {
         object["metadata"] = json!({});
     }
-    check_namespace(object, namespace)?;
+    if resource.namespaced {
+        check_namespace(object, namespace)?;
+    } else {
+        object["metadata"]["namespace"] = Value::Null;
+    }
     let metadata = &mut object["metadata"];
     let text = |field: &Value| field.as_str().unwrap_or("").to_owned();
     if text(&metadata["name"]).is_empty() {
@@ -126,48 +136,20 @@ fn check_namespace(object: &mut Value, namespace: &str) -> Result<(), ApiError> 
     }
 }
 
-const DNS_SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric \
-characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used \
-for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
-
-fn check_name(resource: &Resource, name: &str) -> Result<(), ApiError> {
-    let value = Value::from(name);
-    let problem = match resource.plural {
-        "namespaces" | "services" if !is_dns_label(name) => Some(DNS_LABEL),
-        "roles" | "rolebindings" | "clusterroles" | "clusterrolebindings" => {
-            (name == "." || name == ".." || name.contains(['/', '%'])).then_some("may not contain '/' or '%'")
-        }
-        _ if name.len() > 253 || !name.split('.').all(is_dns_word) => Some(DNS_SUBDOMAIN),
-        _ => None,
-    };
-    problem.map_or(Ok(()), |detail| {
-        Err(ApiError::invalid(resource, name, &[Cause::invalid("metadata.name", &value, detail)]))
-    })
-}
-
-/// A part of a subdomain; unlike a label it may be longer than 63 characters.
-fn is_dns_word(word: &str) -> bool {
-    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    word.starts_with(good) && word.ends_with(good) && word.chars().all(|c| good(c) || c == '-')
-}
-
 pub(super) fn update(call: &Call<'_>) -> Result<Response, ApiError> {
     let target = call.target;
     let resource = target.resource;
     let (mut new, warnings) = call.decoded_body()?;
-    check_namespace(&mut new, &target.namespace)?;
+    if resource.namespaced {
+        check_namespace(&mut new, &target.namespace)?;
+    }
     match new["metadata"]["name"].as_str().unwrap_or("") {
         "" => {
-            return Err(ApiError::bad_request(
-                "name must be provided in the object's metadata: resource name may not be empty",
-            ));
+            return Err(undeterminable(&target.name));
         }
         given if given == target.name => {}
         given => {
-            return Err(ApiError::bad_request(format!(
-                "the name of the object ({given}) does not match the name on the URL ({})",
-                target.name
-            )));
+            return Err(another_name(given, &target.name));
         }
     }
     let stored = events::stored_as(resource);
@@ -176,111 +158,203 @@ pub(super) fn update(call: &Call<'_>) -> Result<Response, ApiError> {
     if !exists && upserts && target.subresource.is_empty() {
         let wants = new["metadata"]["uid"].as_str().unwrap_or("").to_owned();
         if !wants.is_empty() {
-            return Err(uid_conflict(resource, &target.name, &wants, ""));
+            return Err(uid_conflict(resource, &call.key(), &wants, ""));
         }
         new["metadata"]["resourceVersion"] = Value::Null;
         let created =
-            create_object(call.server, resource, &target.namespace, new, call.caller, call.dry_run()?)?;
+            create_object(call.server, resource, &target.namespace, new, call.caller, call.dry_run())?;
         return Ok(json_response(StatusCode::CREATED, call.one(&created)?));
     }
     let written = change(call, |_| Ok(new.clone()))?;
     Ok(warn(json_response(StatusCode::OK, call.one(&written)?), &warnings))
 }
 
+fn undeterminable(name: &str) -> ApiError {
+    ApiError::bad_request(format!(
+        "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+    ))
+}
+
+fn another_name(given: &str, name: &str) -> ApiError {
+    ApiError::bad_request(format!(
+        "the name of the object ({given}) does not match the name on the URL ({name})"
+    ))
+}
+
 pub(super) fn patch(call: &Call<'_>) -> Result<Response, ApiError> {
     let target = call.target;
     let resource = target.resource;
-    let given = call.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
-    let media = given.split(';').next().unwrap_or("").trim();
-    let body = call.parsed_body()?;
+    let media = media_type(call.headers);
+    let kind = match media {
+        "application/apply-patch+yaml" => return apply_patch(call),
+        "application/json-patch+json" => PatchKind::Json,
+        "application/merge-patch+json" => PatchKind::Merge,
+        "application/strategic-merge-patch+json" => PatchKind::Strategic,
+        _ => return Err(ApiError::new(415, "UnsupportedMediaType", "415: Unsupported Media Type")),
+    };
+    let body = kind.read(&call.body)?;
     let stored = events::stored_as(resource);
-    let unknown = Unknown::of(call.query)?;
-    if media == "application/apply-patch+yaml" {
-        return apply_patch(call, body);
-    }
+    let unknown = Unknown::of(call.query);
+    let mut warnings = Vec::new();
     let written = change(call, |old| {
         let mut new = Value::clone(old);
-        match media {
-            "application/json-patch+json" => {
-                json_patch(&mut new, &body).map_err(|why| unprocessable(&why))?;
-            }
-            "application/merge-patch+json" => merge_patch(&mut new, &body),
-            "application/strategic-merge-patch+json" => {
-                strategic_patch(&mut new, &body).map_err(ApiError::bad_request)?;
-            }
-            _ => {
-                return Err(ApiError::unsupported_media_type(
-                    given,
-                    &[
-                        "application/json-patch+json",
-                        "application/merge-patch+json",
-                        "application/strategic-merge-patch+json",
-                        "application/apply-patch+yaml",
-                    ],
-                ));
+        match kind {
+            PatchKind::Json => json_patch(&mut new, &body).map_err(|why| unprocessable(&why))?,
+            PatchKind::Merge => merge_patch(&mut new, &body),
+            PatchKind::Strategic => {
+                // What is no such patch is the real server's own fault, if one asks it.
+                strategic_patch(&mut new, &body).map_err(|why| ApiError::new(500, "", why))?;
             }
         }
-        let sent = (unknown == Unknown::Refuse).then(|| new.clone());
-        let new = (stored.normalize)(new).map_err(|e| {
-            let cause = Cause::invalid("patch", &body, &e.to_string());
-            ApiError::invalid(resource, "", &[cause])
-        })?;
+        let sent = (unknown != Unknown::Ignore).then(|| new.clone());
+        let new = (stored.normalize)(new).map_err(|error| unpatchable(&body, &error.to_string()))?;
+        let mut dropped = Vec::new();
         if let Some(sent) = sent {
-            let mut dropped = Vec::new();
             unknown_fields(&sent, &new, &mut String::new(), &mut dropped);
-            if !dropped.is_empty() {
-                let text = format!("strict decoding error: {}", dropped.join(", "));
-                return Err(ApiError::invalid(resource, "", &[Cause::invalid("patch", &body, &text)]));
-            }
         }
+        if unknown == Unknown::Refuse && !dropped.is_empty() {
+            return Err(unpatchable(&body, &format!("strict decoding error: {}", dropped.join(", "))));
+        }
+        warnings = dropped;
         Ok(new)
     })?;
-    Ok(json_response(StatusCode::OK, call.one(&written)?))
+    Ok(warn(json_response(StatusCode::OK, call.one(&written)?), &warnings))
 }
 
-fn apply_patch(call: &Call<'_>, body: Value) -> Result<Response, ApiError> {
+/// How a patch is to be read and applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PatchKind {
+    Json,
+    Merge,
+    Strategic,
+}
+
+impl PatchKind {
+    fn read(self, body: &[u8]) -> Result<Value, ApiError> {
+        let refuse = |why: &str| {
+            ApiError::bad_request(match self {
+                Self::Strategic => format!("json: cannot unmarshal {why}"),
+                _ => format!("error decoding patch: {why}"),
+            })
+        };
+        let value: Value = serde_json::from_slice(body).map_err(|error| refuse(&error.to_string()))?;
+        let fits = if self == Self::Json {
+            value.as_array().is_some_and(|operations| operations.iter().all(Value::is_object))
+        } else {
+            value.is_object()
+        };
+        if fits { Ok(value) } else { Err(refuse("a value of another type")) }
+    }
+}
+
+/// 422 for a patch whose result is no object of the kind.
+fn unpatchable(patch: &Value, why: &str) -> ApiError {
+    let cause = Cause::invalid("patch", &patch.to_string().into(), why);
+    let mut error = ApiError::invalid_options("", "", &[cause]);
+    error.message = error.message.trim_start_matches(' ').to_owned();
+    error.message.insert(0, ' ');
+    error
+}
+
+fn apply_patch(call: &Call<'_>) -> Result<Response, ApiError> {
     let target = call.target;
     let resource = target.resource;
     let manager = call.query.get("fieldManager");
     if manager.is_empty() {
-        return Err(ApiError::new(
-            422,
-            "Invalid",
-            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
-        ));
+        let cause = Cause::required("fieldManager", "is required for apply patch");
+        options::refuse("PatchOptions", &[cause])?;
     }
+    let body = applied(call)?;
     let time = call.server.clock().time();
     let applier =
         Applier { manager, subresource: &target.subresource, force: call.query.flag("force"), time: &time };
     let stored = events::stored_as(resource);
     if call.server.store().get(stored, &call.key()).is_none() && target.subresource.is_empty() {
-        let mut config = body;
-        config["metadata"]["name"] = target.name.clone().into();
-        let object = apply(resource, &Value::Null, config, &applier)?;
+        let wants = body["metadata"]["uid"].as_str().unwrap_or("");
+        if !wants.is_empty() {
+            let text = format!(
+                "uid mismatch: the provided object specified uid {wants}, and no existing object was found"
+            );
+            return Err(ApiError::conflict(resource, &target.name, &text));
+        }
+        let object = apply(resource, &Value::Null, body, &applier)?;
         let object = decode(resource, object)?;
         let created =
-            create_object(call.server, resource, &target.namespace, object, call.caller, call.dry_run()?)?;
+            create_object(call.server, resource, &target.namespace, object, call.caller, call.dry_run())?;
         return Ok(json_response(StatusCode::CREATED, call.one(&created)?));
     }
+    let version = body["metadata"]["resourceVersion"].clone();
     let written = change(call, |old| {
+        if version.as_str().is_some_and(|version| !version.is_empty() && version != old.revision()) {
+            return Err(ApiError::modified(resource, &target.name));
+        }
         let object = apply(resource, old, body.clone(), &applier)?;
         (stored.normalize)(object).map_err(|e| ApiError::bad_request(e.to_string()))
     })?;
     Ok(json_response(StatusCode::OK, call.one(&written)?))
 }
 
-fn unprocessable(why: &str) -> ApiError {
-    let text = "the server rejected our request due to an error in our request";
-    let mut error = ApiError::new(422, "Invalid", text);
-    error
-        .details
-        .insert("causes".to_owned(), json!([{"reason": "UnexpectedServerResponse", "message": why}]));
-    error
+/// The configuration of an apply: an object of the resource's kind, for the name in the path.
+fn applied(call: &Call<'_>) -> Result<Value, ApiError> {
+    let target = call.target;
+    let resource = target.resource;
+    let body = parse(&call.body, true).map_err(|why| {
+        ApiError::bad_request(format!("error encoding patch: {}", why.trim_start_matches("yaml: ")))
+    })?;
+    let text = |field: &Value| field.as_str().unwrap_or("").to_owned();
+    if !body.is_object() && !body.is_null() {
+        return Err(ApiError::bad_request("error decoding patch: not an object"));
+    }
+    let (version, kind) = (text(&body["apiVersion"]), text(&body["kind"]));
+    if version != resource.api_version() || kind != resource.kind {
+        let group_version = if version.is_empty() {
+            "/".to_owned()
+        } else if version.contains('/') {
+            version
+        } else {
+            format!("/{version}")
+        };
+        return Err(ApiError::bad_request(format!("invalid object type: {group_version}, Kind={kind}")));
+    }
+    match text(&body["metadata"]["name"]).as_str() {
+        "" => return Err(undeterminable(&target.name)),
+        given if given != target.name => return Err(another_name(given, &target.name)),
+        _ => {}
+    }
+    if !body["metadata"]["managedFields"].is_null() {
+        return Err(ApiError::bad_request("metadata.managedFields must be nil"));
+    }
+    let schema = |why: &str| {
+        let group_version = format!("{}/{}", resource.group, resource.version);
+        let subject = format!("/{}; {group_version}, Kind={}", target.name, resource.kind);
+        ApiError::new(500, "", format!("failed to create typed patch object ({subject}): {why}"))
+    };
+    let kept = (resource.normalize)(body.clone()).map_err(|error| schema(&error.to_string()))?;
+    let mut dropped = Vec::new();
+    unknown_fields(&body, &kept, &mut String::new(), &mut dropped);
+    match dropped.first() {
+        Some(unknown) => {
+            let field = unknown.trim_start_matches("unknown field ").trim_matches('"');
+            Err(schema(&format!(".{field}: field not declared in schema")))
+        }
+        None => Ok(body),
+    }
 }
 
-fn uid_conflict(resource: &Resource, name: &str, wanted: &str, actual: &str) -> ApiError {
-    let text = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {actual}");
-    ApiError::conflict(resource, name, &text)
+fn unprocessable(why: &str) -> ApiError {
+    // The real server keeps the reason to itself; so does its double, but for the log.
+    tracing::debug!(why, "a JSON patch that cannot be applied");
+    ApiError::new(422, "Invalid", "the server rejected our request due to an error in our request")
+}
+
+pub(crate) fn uid_conflict(resource: &Resource, key: &Key, wanted: &str, actual: &str) -> ApiError {
+    let namespace = if key.namespace.is_empty() { String::new() } else { format!("{}/", key.namespace) };
+    let text = format!(
+        "StorageError: invalid object, Code: 4, Key: /registry/{}/{namespace}{}, ResourceVersion: 0, \
+         AdditionalErrorMsg: Precondition failed: UID in precondition: {wanted}, UID in object meta: {actual}",
+        resource.plural, key.name
+    );
+    ApiError::conflict(resource, &key.name, &text)
 }
 
 /// Reads, changes and writes the target object under the rules of its endpoint.
@@ -292,24 +366,31 @@ fn change(
     let (resource, key) = (target.resource, call.key());
     let stored = events::stored_as(resource);
     let store = call.server.store();
-    let dry_run = call.dry_run()?;
+    let dry_run = call.dry_run();
     let mut outcome = None;
     let written = store.update(stored, &key, |old| {
         let mut new = make(old)?;
         settle_metadata(target, old, &mut new)?;
         kinds::prepare_update(resource, &target.subresource, old, &mut new)?;
         drop_nulls(&mut new);
+        metadata::check(resource, &key.name, &new["metadata"])?;
         if new == **old {
             outcome = None;
             return Ok(None);
         }
-        outcome = Some(new.clone());
-        Ok((!dry_run).then_some(new))
+        // Without its last finalizer an object that is being deleted goes, and is not written before.
+        let goes = goes_with_last_finalizer(&new);
+        outcome = Some((new.clone(), goes));
+        Ok((!dry_run && !goes).then_some(new))
     })?;
     match outcome {
-        Some(new) if dry_run => Ok(Arc::new(Object::new(new))),
-        Some(_) => Ok(finish_deletion(call.server, stored, &key, &written).unwrap_or(written)),
-        None => Ok(written),
+        Some((new, goes)) if dry_run || goes => {
+            if goes && !dry_run {
+                delete_stored(call.server, stored, &key, written.uid());
+            }
+            Ok(Arc::new(Object::new(new)))
+        }
+        _ => Ok(written),
     }
 }
 
@@ -349,22 +430,37 @@ fn settle_metadata(target: &Target, old: &Object, new: &mut Value) -> Result<(),
             let cause = Cause::invalid("metadata.uid", &json!(uid), "field is immutable");
             return Err(ApiError::invalid(resource, name, &[cause]));
         }
-        return Err(uid_conflict(resource, name, &uid, old.uid()));
+        return Err(uid_conflict(resource, &Key::of(old), &uid, old.uid()));
     }
     let version = text(&metadata["resourceVersion"]);
+    if !version.is_empty() && version.parse::<u64>().is_err() {
+        return Err(ApiError::new(
+            500,
+            "",
+            format!("strconv.ParseUint: parsing {version:?}: invalid syntax"),
+        ));
+    }
     if !matches!(version.as_str(), "" | "0") && version != old.revision() {
         return Err(ApiError::modified(resource, name));
     }
     if version.is_empty() && resource.is(resources::leases()) {
         let cause =
             Cause::invalid("metadata.resourceVersion", &Value::from(0), "must be specified for an update");
-        return Err(ApiError::invalid(resource, name, &[cause]));
+        let mut error = ApiError::invalid(resource, name, &[cause]);
+        // Here the real server names the resource, not the kind.
+        error.message = error.message.replacen(resource.kind, resource.plural, 1);
+        error.details.insert("kind".to_owned(), resource.plural.into());
+        return Err(error);
     }
     let given_name = text(&metadata["name"]);
     if !given_name.is_empty() && given_name != name {
-        let detail = "field is immutable";
-        let cause = Cause::invalid("metadata.name", &metadata["name"], detail);
-        return Err(ApiError::invalid(resource, name, &[cause]));
+        return Err(another_name(&given_name, name));
+    }
+    let given_namespace = text(&metadata["namespace"]);
+    if resource.namespaced && !given_namespace.is_empty() && old["metadata"]["namespace"] != given_namespace {
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
     }
     for field in [
         "name",
@@ -389,9 +485,10 @@ fn settle_metadata(target: &Target, old: &Object, new: &mut Value) -> Result<(),
             .cloned()
             .collect();
         if !added.is_empty() {
+            let added: Vec<String> = added.iter().map(ToString::to_string).collect();
             let detail = format!(
-                "no new finalizers can be added if the object is being deleted, found new finalizers {}",
-                Value::from(added)
+                "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                added.join(", ")
             );
             let cause = Cause::forbidden("metadata.finalizers", &detail);
             return Err(ApiError::invalid(resource, name, &[cause]));

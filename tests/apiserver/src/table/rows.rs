@@ -172,7 +172,7 @@ pub(super) const CONFIG_MAPS: Printer = Printer {
     columns: &[narrow("Name"), narrow("Data"), narrow("Age")],
     cells: |map, now| {
         let entries = size(map, "/data") + size(map, "/binaryData");
-        vec![name(map), entries.to_string().into(), age(map, now)]
+        vec![name(map), entries.into(), age(map, now)]
     },
 };
 
