@@ -44,7 +44,6 @@ pub(crate) fn answer(server: &ApiServer, path: &str, headers: &HeaderMap) -> Res
         }
         ["api", version] => resource_list("", version)?,
         ["apis", group, version] if groups().contains_key(group) => resource_list(group, version)?,
-        ["apis", _, _] => return Ok(no_such_page()),
         ["openapi", "v3"] => openapi::index(),
         ["openapi", "v3", rest @ ..] => openapi::document(&rest.join("/"))?,
         [""] => {
