@@ -317,6 +317,12 @@ impl Record {
         before
     }
 
+    /// What comes next is a new attempt at something else.
+    pub(crate) fn forget_failures(&mut self) {
+        self.failures = 0;
+        self.not_before = None;
+    }
+
     /// Whether a create may have reached the backend.
     pub(crate) fn was_created(&self) -> bool {
         self.presence == Presence::Present || self.create != CreateCall::NotSent

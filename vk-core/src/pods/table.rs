@@ -88,6 +88,8 @@ impl PodTable {
         let deleting = desired.deletion.is_some();
         if deleting && record.desired.as_ref().is_none_or(|known| known.deletion.is_none()) {
             record.quiet_until = Instant::now() + quiet;
+            // The pause was for what failed before, such as the creation.
+            record.forget_failures();
         }
         if let (Some(deletion), Some(known)) = (desired.deletion, &record.desired)
             && known.deletion.is_none_or(|known| known.grace != deletion.grace)
@@ -112,8 +114,10 @@ impl PodTable {
         let known = self.with(uid, |record| {
             record.suspect = false;
             record.confirmed_gone = true;
-            if let Some(deletion) = record.desired.take().and_then(|desired| desired.deletion) {
-                record.last_grace = deletion.grace;
+            let deletion = record.desired.take().and_then(|desired| desired.deletion);
+            match deletion {
+                Some(deletion) => record.last_grace = deletion.grace,
+                None => record.forget_failures(),
             }
             record.recover();
             record.input(PodInput::DeleteRequested);
@@ -187,5 +191,39 @@ impl PodLookup for PodTable {
     fn all(&self) -> Vec<Pod> {
         let kept: Vec<_> = self.lock().values().filter_map(Self::kept).collect();
         kept.iter().filter_map(|desired| desired.pod().ok()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deletion_does_not_wait_for_the_pause_of_a_failed_creation() {
+        let object = |version: &str, deleted: Option<&str>| {
+            let object = serde_json::from_value(serde_json::json!({
+                "metadata": {"name": "p", "namespace": "default", "uid": "u", "resourceVersion": version,
+                    "deletionTimestamp": deleted},
+                "spec": {"containers": [{"name": "a"}]},
+            }));
+            Desired::of(object.expect("a pod")).expect("a complete pod")
+        };
+        let table = PodTable::new(&NodeConfig::new("n"));
+        let (pod, desired) = object("1", None);
+        table.desired(&pod, desired);
+        let pause = |record: &mut Record| {
+            record.failures = 9;
+            record.not_before = Some(Instant::now() + Duration::from_mins(5));
+        };
+        table.with(&pod.uid, pause);
+        table.desired(&pod, object("2", Some("2026-01-01T00:00:30Z")).1);
+        let known = table.with(&pod.uid, |record| (record.failures, record.not_before));
+        assert_eq!(known, Some((0, None)));
+        table.with(&pod.uid, pause);
+        table.desired(&pod, object("3", Some("2026-01-01T00:00:30Z")).1);
+        let known = table.with(&pod.uid, |record| record.failures);
+        assert_eq!(known, Some(9), "a deletion that fails keeps its own pause");
     }
 }
