@@ -79,7 +79,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("kubeletApi.port", "port", T::Port, Restart),
     key("kubeletApi.certFile", "tls-cert-file", T::File, Restart),
     key("kubeletApi.keyFile", "tls-private-key-file", T::File, Restart),
-    key("kubeletApi.serverTLSBootstrap", "rotate-server-certificates", T::Bool, Restart),
+    key("kubeletApi.serverTLSBootstrap", "rotate-server-certificates", T::Bool(false), Restart),
     key("kubeletApi.clientCaFile", "client-ca-file", T::File, Restart),
     key("kubeletApi.trustedClients", "trusted-client", T::Texts, Restart),
     key("kubeletApi.anonymousMetrics", "anonymous-metrics", T::Bool(false), Restart),
