@@ -19,6 +19,7 @@ pub use crate::pods::resolve::LateBoundPolicy;
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+#[expect(clippy::struct_excessive_bools, reason = "settings, each on its own")]
 pub struct NodeConfig {
     /// The node's name, and its `kubernetes.io/hostname`. A lower-case DNS name.
     pub name: String,

@@ -126,10 +126,12 @@ impl Pods {
             config.clone(),
         );
         let native = provider.native();
-        let mut options = ResolveOptions::default();
-        options.late_bound = config.late_bound_fields;
-        options.partial = native.contains(Feature::PartialPods);
-        options.tokens = native.contains(Feature::Files);
+        let options = ResolveOptions {
+            late_bound: config.late_bound_fields,
+            partial: native.contains(Feature::PartialPods),
+            tokens: native.contains(Feature::Files),
+            ..ResolveOptions::default()
+        };
         let worker = Worker {
             native,
             table,

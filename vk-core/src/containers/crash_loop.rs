@@ -56,6 +56,6 @@ mod tests {
         }
         assert_eq!(pauses, [0, 10, 20, 40, 80, 160, 300, 300, 300]);
         assert_eq!(back_off.pause(now + Duration::from_secs(601)), Duration::ZERO, "ten good minutes");
-        assert_eq!(back_off.pause(now + Duration::from_secs(600)), LONGEST);
+        assert_eq!(back_off.pause(now + Duration::from_mins(10)), LONGEST);
     }
 }

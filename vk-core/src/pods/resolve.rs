@@ -277,7 +277,8 @@ impl<R: ObjectReader> Resolver<R> {
             let waiting = findings.waiting();
             let missing = findings.missing();
             let partial = self.options.partial && !findings.volume_missing();
-            let given_up = !partial && !(missing.is_empty() && waiting.is_empty());
+            let lacking = !missing.is_empty() || !waiting.is_empty();
+            let given_up = lacking && !partial;
             if !given_up && !findings.unasked.is_empty() {
                 // Last, because a token is worth asking for only once nothing else is missing.
                 let unasked = std::mem::take(&mut findings.unasked);

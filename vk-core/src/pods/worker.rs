@@ -476,8 +476,7 @@ impl Worker {
     /// What the backend knows of the pod before its containers start, if the pod wants to know it.
     async fn prepare(&self, pod: &PodRef, object: &Pod, slot: &mut Slot<'_>) -> Result<LateBound, Error> {
         let known = self.table.with(&pod.uid, |r| r.runtime.as_ref().map(|runtime| runtime.ips.clone()));
-        let mut late = LateBound::default();
-        late.pod_ips = known.flatten().unwrap_or_default();
+        let mut late = LateBound { pod_ips: known.flatten().unwrap_or_default(), ..LateBound::default() };
         if late.pod_ips.is_empty()
             && let Some(capability) = self.provider.prepare()
             && wants_address(object)

@@ -92,12 +92,12 @@ fn content(files: &mut FileSet<'_, '_>, volume: &Volume) -> Result<VolumeContent
             files.take_projection(&format!("projected.sources[{i}]"), projection)?;
         }
     } else if let Some(source) = &volume.persistent_volume_claim {
-        return files.take_claim(source);
+        return Ok(files.take_claim(source));
     } else if volume.ephemeral.is_some() {
         // Its claim is made by a controller, under this name.
         let pod = files.context.pod.metadata.name.as_deref().unwrap_or_default();
         let claim_name = format!("{pod}-{}", volume.name);
-        return files.take_claim(&PersistentVolumeClaimVolumeSource { claim_name, read_only: None });
+        return Ok(files.take_claim(&PersistentVolumeClaimVolumeSource { claim_name, read_only: None }));
     } else if let Some(source) = &volume.empty_dir {
         return Ok(VolumeContent::EmptyDir(EmptyDir {
             memory: source.medium.as_deref() == Some("Memory"),
@@ -272,10 +272,7 @@ impl FileSet<'_, '_> {
     }
 
     /// The volume behind a claim.
-    fn take_claim(
-        &mut self,
-        source: &PersistentVolumeClaimVolumeSource,
-    ) -> Result<VolumeContent, ResolveError> {
+    fn take_claim(&mut self, source: &PersistentVolumeClaimVolumeSource) -> VolumeContent {
         let of = |kind, namespace: &str, name: &str| ObjectRef {
             kind,
             namespace: namespace.into(),
@@ -283,23 +280,23 @@ impl FileSet<'_, '_> {
         };
         let wanted = of(ObjectKind::Claim, self.context.namespace, &source.claim_name);
         let Some(claim) = self.findings.object(&wanted, false, &self.place) else {
-            return Ok(VolumeContent::Native);
+            return VolumeContent::Native;
         };
         let Detail::Claim(Some(name)) = &claim.detail else {
             self.findings.lack(&wanted, What::Unbound, false, &self.place);
-            return Ok(VolumeContent::Native);
+            return VolumeContent::Native;
         };
         let wanted = of(ObjectKind::Volume, "", name);
         let Some(volume) = self.findings.object(&wanted, false, &self.place) else {
-            return Ok(VolumeContent::Native);
+            return VolumeContent::Native;
         };
-        let Detail::Volume(spec) = &volume.detail else { return Ok(VolumeContent::Native) };
-        Ok(VolumeContent::Claim(ClaimedVolume {
+        let Detail::Volume(spec) = &volume.detail else { return VolumeContent::Native };
+        VolumeContent::Claim(ClaimedVolume {
             claim: source.claim_name.clone(),
             volume: name.clone(),
             read_only: source.read_only == Some(true),
             spec: std::sync::Arc::clone(spec),
-        }))
+        })
     }
 
     fn put(&mut self, path: String, mode: u32, content: Bytes, secret: bool) -> Result<(), ResolveError> {

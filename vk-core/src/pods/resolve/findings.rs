@@ -116,13 +116,12 @@ impl<'a> Findings<'a> {
 
     /// The object, if it has been read and is there. That it is not there is nothing to speak of.
     pub(super) fn peek(&mut self, wanted: &ObjectRef) -> Option<Arc<Object>> {
-        match self.snapshot.objects.get(wanted) {
-            Some(loaded) => loaded.object.clone(),
-            None => {
-                *self.unread.entry(wanted.clone()).or_insert(true) &= true;
-                None
-            }
+        let loaded = self.snapshot.objects.get(wanted);
+        if loaded.is_none() {
+            // An entry that is there already says enough.
+            self.unread.entry(wanted.clone()).or_insert(true);
         }
+        loaded?.object.clone()
     }
 
     /// The token, if it has been asked for; otherwise that is noted.

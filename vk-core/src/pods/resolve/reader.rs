@@ -138,9 +138,8 @@ impl KubeReader {
         let request = request.list(&params).map_err(kube::Error::BuildRequest)?;
         let list: List<ClusterTrustBundle> = self.ask(request, "list of ClusterTrustBundles").await?;
         let found = list.items.iter().filter(|bundle| bundle.spec.signer_name.as_deref() == Some(signer));
-        let mut certificates: Vec<_> =
-            found.flat_map(|bundle| bundle.spec.trust_bundle.split_inclusive(END_OF_CERTIFICATE)).collect();
-        certificates.iter_mut().for_each(|text| *text = text.trim());
+        let texts = found.flat_map(|bundle| bundle.spec.trust_bundle.split_inclusive(END_OF_CERTIFICATE));
+        let mut certificates: Vec<_> = texts.map(str::trim).collect();
         certificates.sort_unstable();
         certificates.dedup();
         certificates.retain(|text| !text.is_empty());

@@ -76,7 +76,7 @@ async fn tokens_are_bound_kept_and_replaced_at_four_fifths_of_their_lives() {
     let begin = Instant::now();
     let due = resolver.tokens_due(&uid).unwrap();
     assert!(
-        (Duration::from_secs(469)..=Duration::from_secs(480)).contains(&(due - begin)),
+        (Duration::from_secs(469)..=Duration::from_mins(8)).contains(&(due - begin)),
         "{:?}",
         due - begin
     );
@@ -161,11 +161,11 @@ async fn a_claim_leads_to_its_volume_once_it_is_bound() {
         Err(ResolveError::Missing { missing, .. }) => missing,
         other => panic!("{other:?}"),
     };
-    assert_eq!(waits().await, [claim.clone()]);
+    assert_eq!(waits().await, *std::slice::from_ref(&claim));
     fake.put_object(&claim, Object { detail: Detail::Claim(None), ..Object::default() });
-    assert_eq!(waits().await, [claim.clone()]);
+    assert_eq!(waits().await, *std::slice::from_ref(&claim));
     fake.put_object(&claim, Object { detail: Detail::Claim(Some("pv-1".into())), ..Object::default() });
-    assert_eq!(waits().await, [volume.clone()]);
+    assert_eq!(waits().await, *std::slice::from_ref(&volume));
     let source = json!({"nfs": {"server": "nfs.example", "path": "/data"}});
     let spec: PersistentVolumeSpec = serde_json::from_value(source).unwrap();
     fake.put_object(&volume, Object { detail: Detail::Volume(Arc::new(spec)), ..Object::default() });
