@@ -39,8 +39,8 @@ pub(super) async fn run(shell: &mut Shell, name: &str, arguments: &[String]) -> 
         },
         "cat" => return cat(shell, arguments).await,
         "env" | "printenv" => {
-            let lines: String = shell.env.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
-            shell.out(lines.as_bytes()).await?;
+            let all = lines(shell.env.iter().map(|(name, value)| format!("{name}={value}")));
+            shell.out(all.as_bytes()).await?;
         }
         "false" => return Ok(1),
         "hostname" => {
@@ -69,7 +69,7 @@ pub(super) async fn run(shell: &mut Shell, name: &str, arguments: &[String]) -> 
         "test" => return Ok(test(shell, arguments)),
         "ls" => {
             let names = shell.files.list(arguments.first().map_or("/", String::as_str));
-            shell.out(names.iter().map(|name| format!("{name}\n")).collect::<String>().as_bytes()).await?;
+            shell.out(lines(names).as_bytes()).await?;
         }
         "rm" => {
             for path in arguments.iter().filter(|path| !path.starts_with('-')) {
@@ -89,6 +89,11 @@ pub(super) async fn run(shell: &mut Shell, name: &str, arguments: &[String]) -> 
         _ => {}
     }
     Ok(0)
+}
+
+/// Each text on a line of its own.
+fn lines(texts: impl IntoIterator<Item = String>) -> String {
+    texts.into_iter().fold(String::new(), |all, text| all + &text + "\n")
 }
 
 async fn complain(shell: &mut Shell, text: &str) -> Result<i32> {
