@@ -190,7 +190,7 @@ impl Monitored {
     }
 
     /// A service account that may read nodes' metrics, and its token.
-    fn reader(&self, name: &str) -> String {
+    fn reader(name: &str) -> String {
         let namespace = "kube-system";
         let subject = json!([{ "kind": "ServiceAccount", "name": name, "namespace": namespace }]);
         let role = |kind: &str, role: &str| json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role });
@@ -224,7 +224,7 @@ impl Monitored {
     /// A running metrics-server that the API server asks for `metrics.k8s.io`.
     fn metrics_server(&self) -> Process {
         let binary = std::env::var_os("VK_METRICS_SERVER").expect("run `cargo xtask test peers`");
-        let token = self.reader("metrics-server");
+        let token = Self::reader("metrics-server");
         let view = say(&["config", "view", "--raw", "--minify", "-o", "json"], "");
         let mut kubeconfig: Value = serde_json::from_str(&view).expect("JSON");
         kubeconfig["users"][0]["user"] = json!({ "token": token });
@@ -388,7 +388,7 @@ async fn prometheus_scrapes_every_endpoint_and_finds_nothing_to_complain_about()
     }
 
     let token = node.file("token");
-    std::fs::write(&token, node.reader("prometheus")).expect("a file");
+    std::fs::write(&token, Monitored::reader("prometheus")).expect("a file");
     let port = say(
         &["get", "node", &node.name, "-o", "jsonpath={.status.daemonEndpoints.kubeletEndpoint.Port}"],
         "",
