@@ -350,7 +350,17 @@ mod tests {
     #[test]
     fn generation_counts_changes_of_spec_and_nothing_else() {
         let deployments = resources::deployments();
-        let mut old = json!({"metadata": {"generation": 4}, "spec": {"replicas": 1, "selector": {}}});
+        let mut old = json!({
+            "metadata": {"generation": 4},
+            "spec": {
+                "replicas": 1,
+                "selector": {"matchLabels": {"app": "a"}},
+                "template": {
+                    "metadata": {"labels": {"app": "a"}},
+                    "spec": {"containers": [{"name": "a", "image": "i"}]},
+                },
+            },
+        });
         set_defaults(deployments, &mut old);
         let mut scaled = old.clone();
         scaled["spec"]["replicas"] = 2.into();
