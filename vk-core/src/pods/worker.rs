@@ -274,8 +274,11 @@ impl Worker {
         };
         let retry = self.table.with(&pod.uid, |record| match written {
             Ok(Written::Unchanged | Written::Changed(_)) => {
+                // A deletion that the answer is the first to tell of is left to the watch, which acts on it.
                 if let Some((_, desired)) = desired
-                    && record.desired.as_ref().is_some_and(|known| !desired.is_stale_beside(known))
+                    && record.desired.as_ref().is_some_and(|known| {
+                        !desired.is_stale_beside(known) && desired.deletion == known.deletion
+                    })
                 {
                     record.desired = Some(desired);
                 }
