@@ -1,0 +1,97 @@
+//! Texts in their normal form: without what differs from one machine, runtime or moment to the next.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+struct Rule {
+    pattern: Regex,
+    into: &'static str,
+}
+
+/// In their order. `<theirs>` stands for what a runtime or a registry said: such rules keep the kubelet's own words and leave out the rest.
+static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
+    let rules = [
+        // The recorder's placeholders are numbered over all of a file; which of several objects of one kind is meant
+        // does not show in a single text.
+        (r"<(containerID|imageID|id|uid|podIP):\d+>", "<$1>"),
+        (r"(Successfully pulled image .*? in )[^ ]+ \([^ ]+ including waiting\)", "$1<duration>"),
+        (r"Image size: \d+ bytes", "Image size: <n> bytes"),
+        // What else runs on the node, and how large it is.
+        (r"used: \d+, capacity: \d+", "used: <n>, capacity: <n>"),
+        (r"allocatable: \d+", "allocatable: <n>"),
+        (r":\d{5}->", ":<port>->"),
+        // A runtime's words.
+        (
+            r"(?s)^((?:Error: )?)failed to (?:create containerd (?:task|container)|start the container|create the container):.*",
+            "$1<theirs>",
+        ),
+        (r"(?s)^(Failed to create pod sandbox: ).*", "$1<theirs>"),
+        // A registry's.
+        (
+            r#"(?s)^((?:Failed to pull image "[^"]*": )|(?:Back-off pulling image "[^"]*": ErrImagePull: )).*"#,
+            "$1<theirs>",
+        ),
+        (r"(?s)^failed to (?:pull and unpack image|resolve image).*", "<theirs>"),
+        // The parser of the distribution's references.
+        (r"(?s)(couldn't parse image name .*?: invalid reference format).*", "$1"),
+        // Go's resolver and dialer name an ephemeral port.
+        (r"read tcp [^ ]+:\d+->", "read tcp <podIP>:<port>->"),
+    ];
+    let compile = |pattern: &str| Regex::new(pattern).expect("a pattern of this table");
+    rules.into_iter().map(|(pattern, into)| Rule { pattern: compile(pattern), into }).collect()
+});
+
+/// A message in its normal form. Recorded and live ones go through the same.
+pub(crate) fn normal(text: &str) -> String {
+    let mut text = text.to_owned();
+    for rule in RULES.iter() {
+        if rule.pattern.is_match(&text) {
+            text = rule.pattern.replace_all(&text, rule.into).into_owned();
+        }
+    }
+    text
+}
+
+/// A log in its normal form: what the recorder replaces, without the numbers.
+pub(crate) fn log(text: &str) -> String {
+    RULES[0].pattern.replace_all(text, RULES[0].into).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_kubelets_own_words_are_kept() {
+        let table = [
+            (
+                "Error: failed to create containerd task: failed to create shim task: OCI runtime create failed: x",
+                "Error: <theirs>",
+            ),
+            (
+                "failed to start the container: exec: \"nosuch\": executable file not found in $PATH",
+                "<theirs>",
+            ),
+            (
+                "Failed to pull image \"a.test/b:1\": dial tcp: refused",
+                "Failed to pull image \"a.test/b:1\": <theirs>",
+            ),
+            (
+                "Back-off pulling image \"a.test/b:1\": ErrImagePull: failed to pull",
+                "Back-off pulling image \"a.test/b:1\": ErrImagePull: <theirs>",
+            ),
+            ("Back-off pulling image \"a.test/b:1\"", "Back-off pulling image \"a.test/b:1\""),
+            (
+                "Successfully pulled image \"x\" in 81ms (81ms including waiting). Image size: 103 bytes.",
+                "Successfully pulled image \"x\" in <duration>. Image size: <n> bytes.",
+            ),
+            ("requested: 64000, used: 1300, capacity: 2000", "requested: 64000, used: <n>, capacity: <n>"),
+            ("Get \"http://<podIP:1>:8080/\": refused", "Get \"http://<podIP>:8080/\": refused"),
+            ("secret \"nope\" not found", "secret \"nope\" not found"),
+        ];
+        for (text, expected) in table {
+            assert_eq!(normal(text), expected);
+        }
+    }
+}
