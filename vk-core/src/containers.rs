@@ -8,10 +8,15 @@
 //!
 //! None of them reads a clock or calls anything: they are told what happened and when, and asked what to do.
 
+pub use self::backend::{
+    BackendEvent, ContainerBackend, ContainerResize, ContainerRun, ContainerSpec, Image,
+    LONGEST_TERMINATION_MESSAGE, RunExit, RunRecord, RunState, SandboxRecord,
+};
 pub use self::crash_loop::CrashLoop;
 pub use self::machine::{Action, End, PodMachine};
 pub use self::probe::{ProbeKind, ProbeMachine, ProbeResult};
 
+mod backend;
 mod crash_loop;
 mod machine;
 mod probe;
