@@ -137,7 +137,7 @@ impl Pods {
             table,
             provider,
             observer: Arc::new(observer),
-            publisher: Publisher::new(client.clone()),
+            publisher: Publisher::new(client.clone(), &config.name),
             resolver: Resolver::new(client.clone(), recorder.clone())
                 .with_options(options)
                 .with_host_ips(config.addresses.iter().copied()),

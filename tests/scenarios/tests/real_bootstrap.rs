@@ -138,9 +138,7 @@ async fn a_bootstrapped_node_runs_pods_with_secrets_within_the_rights_of_a_node(
         if status.phase.as_deref() == Some("Running") { Ok(()) } else { Err(format!("{status:?}")) }
     })
     .await;
-    // Not by force: a pod whose object is gone before the node has heard of it may be asked for once more, and the
-    // Node authorizer answers that with 403.
-    pods.delete("web", &DeleteParams::default().grace_period(1)).await.unwrap();
+    pods.delete("web", &DeleteParams::default().grace_period(0)).await.unwrap();
     eventually("the pod is gone", async || match pods.get_opt("web").await {
         Ok(None) => Ok(()),
         other => Err(format!("{other:?}")),

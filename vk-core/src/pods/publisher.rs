@@ -1,8 +1,10 @@
 //! The one writer of pods to the API server: statuses, and the removal of what has ended.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use serde_json::Value;
 
 use super::patch::status_patch;
@@ -13,6 +15,7 @@ use crate::provider::PodRef;
 #[derive(Clone)]
 pub(crate) struct Publisher {
     client: kube::Client,
+    node: Arc<str>,
 }
 
 impl std::fmt::Debug for Publisher {
@@ -33,8 +36,9 @@ pub(crate) enum Written {
 }
 
 impl Publisher {
-    pub(crate) fn new(client: kube::Client) -> Self {
-        Self { client }
+    /// A writer for the pods of a node.
+    pub(crate) fn new(client: kube::Client, node: &str) -> Self {
+        Self { client, node: node.into() }
     }
 
     fn api(&self, pod: &PodRef) -> Api<Pod> {
@@ -83,8 +87,13 @@ impl Publisher {
     }
 
     /// Reads the object of exactly this UID from the API server's store; `None` if there is none.
+    ///
+    /// As a listing of one: asked by name for a pod that is gone, the Node authorizer says 403, for it knows of no
+    /// relation between the node and such a pod. Of a listing it asks only that it be of the node's own pods.
     pub(crate) async fn read(&self, pod: &PodRef) -> Result<Option<Pod>, kube::Error> {
-        let object = self.api(pod).get_opt(&pod.name).await?;
-        Ok(object.filter(|object| object.metadata.uid.as_deref() == Some(pod.uid.as_str())))
+        let fields = format!("metadata.name={},spec.nodeName={}", pod.name, self.node);
+        let found = self.api(pod).list(&ListParams::default().fields(&fields)).await?;
+        let is_it = |object: &Pod| object.metadata.uid.as_deref() == Some(pod.uid.as_str());
+        Ok(found.items.into_iter().find(is_it))
     }
 }
