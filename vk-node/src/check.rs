@@ -176,7 +176,7 @@ async fn ask(settings: &Settings, cluster: &Cluster, report: &mut Report) {
             Err(error) if error.is_forbidden() => {
                 report
                     .notes
-                    .push(format!("not allowed to read leases: who has the name {name:?} is unknown"));
+                    .push(format!("who has the name {name:?} is unknown without the right to read leases"));
             }
             Err(error) => report.notes.push(format!("the lease of node {name:?}: {}", chain(&error))),
         }

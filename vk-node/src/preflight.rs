@@ -51,13 +51,19 @@ const fn wish(right: Right, without: &'static str) -> Right {
     Right { without: Some(without), ..right }
 }
 
+const fn of_leases(verb: &'static str) -> Right {
+    of_group("coordination.k8s.io", right(verb, "leases", "", Scope::Namespace("kube-node-lease")))
+}
+
 const fn of_group(group: &'static str, right: Right) -> Right {
     Right { group, ..right }
 }
 
+const NO_NODE_WATCH: &str = "what others change about the node is noticed with its next status only";
 const SLOWER_HEARTBEAT: &str = "the node reports by its status instead of a lease";
 const NO_EVENTS: &str = "kubectl describe shows no events of this node";
 const NO_FILES: &str = "pods that refer to them do not start";
+const NO_NEWS: &str = "pods that wait for them, or have them as files, learn of changes late";
 const NO_POD_TOKENS: &str = "pods whose files hold a token do not start";
 const NO_TOKENS: &str = "the kubelet API knows callers by client certificate only";
 
@@ -67,6 +73,8 @@ const SUBJECT_ACCESS_REVIEWS: &str = "subjectaccessreviews";
 const RIGHTS: &[Right] = &[
     right("create", "nodes", "", Scope::Cluster),
     right("get", "nodes", "", Scope::ThisNode),
+    wish(right("list", "nodes", "", Scope::ThisNode), NO_NODE_WATCH),
+    wish(right("watch", "nodes", "", Scope::ThisNode), NO_NODE_WATCH),
     right("patch", "nodes", "", Scope::ThisNode),
     right("patch", "nodes", "status", Scope::ThisNode),
     right("list", "pods", "", Scope::ItsPods),
@@ -75,23 +83,24 @@ const RIGHTS: &[Right] = &[
     right("patch", "pods", "status", Scope::Cluster),
     wish(right("delete", "nodes", "", Scope::ThisNodeIfDeregistered), "the Node object stays behind"),
     wish(right("get", "configmaps", "", Scope::Cluster), NO_FILES),
+    wish(right("list", "configmaps", "", Scope::Cluster), NO_NEWS),
+    wish(right("watch", "configmaps", "", Scope::Cluster), NO_NEWS),
     wish(right("get", "secrets", "", Scope::Cluster), NO_FILES),
+    wish(right("list", "secrets", "", Scope::Cluster), NO_NEWS),
+    wish(right("watch", "secrets", "", Scope::Cluster), NO_NEWS),
     right("list", "services", "", Scope::Cluster),
     right("get", "services", "", Scope::Cluster),
     wish(right("get", "persistentvolumeclaims", "", Scope::Cluster), NO_FILES),
     wish(right("get", "persistentvolumes", "", Scope::Cluster), NO_FILES),
     wish(right("create", "serviceaccounts", "token", Scope::Cluster), NO_POD_TOKENS),
-    wish(of_group("certificates.k8s.io", right("get", "clustertrustbundles", "", Scope::Cluster)), NO_FILES),
-    wish(of_group("certificates.k8s.io", right("list", "clustertrustbundles", "", Scope::Cluster)), NO_FILES),
     wish(right("create", "events", "", Scope::Cluster), NO_EVENTS),
     wish(
-        of_group("coordination.k8s.io", right("create", "leases", "", Scope::Namespace("kube-node-lease"))),
-        SLOWER_HEARTBEAT,
+        right("patch", "events", "", Scope::Cluster),
+        "an event that repeats is shown once, without a count",
     ),
-    wish(
-        of_group("coordination.k8s.io", right("update", "leases", "", Scope::Namespace("kube-node-lease"))),
-        SLOWER_HEARTBEAT,
-    ),
+    wish(of_leases("create"), SLOWER_HEARTBEAT),
+    wish(of_leases("get"), SLOWER_HEARTBEAT),
+    wish(of_leases("update"), SLOWER_HEARTBEAT),
     wish(of_group("authentication.k8s.io", right("create", "tokenreviews", "", Scope::Cluster)), NO_TOKENS),
     wish(
         of_group("authorization.k8s.io", right("create", SUBJECT_ACCESS_REVIEWS, "", Scope::Cluster)),
@@ -182,7 +191,7 @@ pub(crate) async fn check(cluster: &Cluster, settings: &Settings) -> Result<Righ
             (Ok(true), _) => {}
             (Ok(false), None) => missing.push(right.described(node)),
             // The Node authorizer grants those that pods of this node refer to, one by one.
-            (Ok(false), Some(NO_FILES)) if cluster.identity.is_some() => {}
+            (Ok(false), Some(NO_FILES | NO_NEWS | NO_POD_TOKENS)) if cluster.identity.is_some() => {}
             (Ok(false), Some(without)) => {
                 rights.review_access &= right.resource != SUBJECT_ACCESS_REVIEWS;
                 rights.notes.push(format!("not allowed to {}: {without}", right.described(node)));
@@ -271,14 +280,37 @@ mod tests {
             .collect()
     }
 
+    fn resource_of(right: &Right) -> String {
+        match right.subresource {
+            "" => right.resource.to_owned(),
+            subresource => format!("{}/{subresource}", right.resource),
+        }
+    }
+
+    #[test]
+    fn the_manifest_grants_nothing_that_is_not_asked_for() {
+        for (_, rules) in granted() {
+            for rule in rules {
+                let groups = rule.api_groups.unwrap_or_default();
+                for resource in rule.resources.unwrap_or_default() {
+                    for verb in &rule.verbs {
+                        let asked = RIGHTS.iter().any(|right| {
+                            resource_of(right) == resource
+                                && right.verb == verb
+                                && groups.iter().any(|group| group == right.group)
+                        });
+                        assert!(asked, "{verb} {resource}: check would not miss it");
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn the_manifest_grants_every_right_that_is_asked_for() {
         let roles = granted();
         for right in RIGHTS {
-            let resource = match right.subresource {
-                "" => right.resource.to_owned(),
-                subresource => format!("{}/{subresource}", right.resource),
-            };
+            let resource = resource_of(right);
             let allows = |rule: &PolicyRule| {
                 let has = |list: &Option<Vec<String>>, wanted: &str| {
                     list.as_ref().is_some_and(|list| list.iter().any(|item| item == wanted))

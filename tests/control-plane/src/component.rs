@@ -65,7 +65,7 @@ impl Component {
     pub fn arguments(self, folder: &Path, pki: &Pki, durable: bool) -> Vec<String> {
         match self {
             Self::Etcd => etcd(folder, durable),
-            Self::ApiServer => api_server(pki),
+            Self::ApiServer => api_server(folder, pki),
             Self::ControllerManager => controller_manager(folder, pki),
             Self::Scheduler => scheduler(folder),
         }
@@ -116,7 +116,7 @@ fn etcd(folder: &Path, durable: bool) -> Vec<String> {
     arguments
 }
 
-fn api_server(pki: &Pki) -> Vec<String> {
+fn api_server(folder: &Path, pki: &Pki) -> Vec<String> {
     let serving = pki.pair("apiserver");
     let kubelet_client = pki.pair("kubelet-client");
     let front_proxy = pki.pair("front-proxy-client");
@@ -150,6 +150,10 @@ fn api_server(pki: &Pki) -> Vec<String> {
         "--requestheader-extra-headers-prefix=X-Remote-Extra-".to_owned(),
         format!("--proxy-client-cert-file={}", front_proxy.certificate.display()),
         format!("--proxy-client-key-file={}", front_proxy.key.display()),
+        format!("--audit-policy-file={}", folder.join(AUDIT_POLICY).display()),
+        format!("--audit-log-path={}", folder.join(AUDIT_LOG).display()),
+        // In one file, whatever a storm adds to it.
+        "--audit-log-maxsize=10000".to_owned(),
     ]
 }
 
@@ -181,6 +185,26 @@ fn controller_manager(folder: &Path, pki: &Pki) -> Vec<String> {
 fn scheduler(folder: &Path) -> Vec<String> {
     client(folder, SCHEDULER_KUBECONFIG)
 }
+
+/// The API server's audit policy, in the instance's folder.
+pub(crate) const AUDIT_POLICY: &str = "audit-policy.yaml";
+
+/// The API server's audit log, in the instance's folder. Not called a log: it goes with the instance.
+pub(crate) const AUDIT_LOG: &str = "audit.jsonl";
+
+/// What nodes and service accounts ask for and whether they may; no contents. Neither the administrators nor the
+/// control plane's own parts.
+pub(crate) const AUDIT: &str = "\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: None
+  userGroups: [\"system:serviceaccounts:kube-system\"]
+- level: Metadata
+  userGroups: [\"system:nodes\", \"system:serviceaccounts\"]
+- level: None
+";
 
 /// The controller manager's kubeconfig, in the instance's folder.
 pub(crate) const CONTROLLER_MANAGER_KUBECONFIG: &str = "controller-manager.kubeconfig";

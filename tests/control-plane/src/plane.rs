@@ -12,7 +12,9 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 
 use crate::cache::Cache;
-use crate::component::{CONTROLLER_MANAGER_KUBECONFIG, Component, SCHEDULER_KUBECONFIG};
+use crate::component::{
+    AUDIT, AUDIT_LOG, AUDIT_POLICY, CONTROLLER_MANAGER_KUBECONFIG, Component, SCHEDULER_KUBECONFIG,
+};
 use crate::module::{Module, Version};
 use crate::namespace::Namespace;
 use crate::pki::{KUBELET_CLIENT_GROUP, Pair, Pki};
@@ -134,6 +136,8 @@ impl ControlPlane {
             Record { version: version.to_owned(), durable: options.durable, namespace }
         };
         folder.write_record(&record)?;
+        let policy = folder.0.join(AUDIT_POLICY);
+        fs::write(&policy, AUDIT).with_context(|| format!("writing {}", policy.display()))?;
         let plane = Self { kind: Kind::Own { cache: cache.clone(), folder, record } };
         plane.bring_up(version)?;
         eprintln!(
@@ -298,6 +302,13 @@ impl ControlPlane {
         Ok(Pki::at(&folder.pki()))
     }
 
+    /// What nodes and service accounts asked the API server for, and whether they were allowed: its audit log, one
+    /// JSON object per line (`audit.k8s.io/v1` `Event`, level `Metadata`). An error on a given cluster.
+    pub fn audit_log(&self) -> Result<PathBuf> {
+        let (_, folder, _) = self.own()?;
+        Ok(folder.0.join(AUDIT_LOG))
+    }
+
     /// The certificate a node at an address serves its kubelet API with. See [`Pki::serving_cert`].
     pub fn serving_cert(&self, node: &str, address: IpAddr) -> Result<Pair> {
         self.pki()?.serving_cert(node, address)
@@ -311,6 +322,11 @@ impl ControlPlane {
         let path = folder.0.join(format!("{file}.kubeconfig"));
         kubeconfig::write(&path, &server(), &pki.authority(), &pair)?;
         Ok(path)
+    }
+
+    /// A certificate of a node's own identity: see [`node_kubeconfig`](Self::node_kubeconfig).
+    pub fn node_certificate(&self, node: &str) -> Result<Pair> {
+        self.pki()?.client_cert(&format!("node-{node}"), &format!("system:node:{node}"), Some("system:nodes"))
     }
 
     /// A kubeconfig with a node's own identity, `system:node:NODE` of `system:nodes`: what the Node authorizer and

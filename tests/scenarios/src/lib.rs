@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod history;
 pub mod objects;
 pub mod pods;
+pub mod rights;
 pub mod scenario;
 pub mod virtual_node;
 pub mod wait;

@@ -94,12 +94,13 @@ impl VirtualNode {
     #[must_use]
     pub fn start_with(
         world: &World,
-        config: NodeConfig,
+        mut config: NodeConfig,
         backend: MockBackend,
         provider: Arc<dyn Provider>,
     ) -> Self {
         let shutdown = Shutdown::new();
-        let node = vk_core::Node::builder(config.clone(), provider, world.node_client())
+        config.node_identity = world.has_node_identities();
+        let node = vk_core::Node::builder(config.clone(), provider, world.node_client(&config.name))
             .clock(world.clock())
             // A restart of the same daemon, not a rival.
             .instance(Instance::named(config.name.clone()))

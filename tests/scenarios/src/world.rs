@@ -1,15 +1,20 @@
 //! Where a scenario runs.
 
+use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, DeleteParams, PostParams};
+use kube::config::AuthInfo;
 use tokio::process::Command;
 use vk_apiserver::{ApiServer, Config, Controller, Identity, Requests, Running};
 use vk_control_plane::ControlPlane;
 use vk_core::clock::Clock;
+
+use crate::rights::{Audit, NodeAccount, Refusal};
 
 /// A cluster to run a scenario in, and a namespace of its own.
 #[derive(Debug)]
@@ -45,8 +50,22 @@ pub struct Real {
     pub plane: ControlPlane,
     /// The scenario's own: what the API server answers is what it sees, refusals too.
     client: kube::Client,
-    /// A daemon's, which asks again after some of them.
-    node_client: kube::Client,
+    /// How to reach it.
+    config: kube::Config,
+    identity: NodeIdentity,
+    /// The users that nodes under test were, so far.
+    users: Mutex<BTreeSet<String>>,
+}
+
+/// Who nodes under test are to the real API server.
+#[derive(Debug)]
+pub enum NodeIdentity {
+    /// An administrator, who may do everything.
+    Admin,
+    /// A service account with the permissions of `manifests/rbac.yaml`.
+    ServiceAccount(NodeAccount),
+    /// `system:node:NAME` of `system:nodes`, each node its own, under the Node authorizer and NodeRestriction.
+    Node,
 }
 
 impl std::fmt::Debug for Real {
@@ -90,20 +109,46 @@ impl World {
     /// # Panics
     /// When there is none: run it by `cargo xtask test real`.
     pub async fn real() -> Self {
+        Self::real_as(async |_, _| NodeIdentity::Admin).await
+    }
+
+    /// The same, with nodes that have the permissions of `manifests/rbac.yaml` and no other.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub async fn real_as_service_account() -> Self {
+        // In a namespace that no scenario deletes.
+        let account = async |client: &kube::Client, name: &str| {
+            NodeIdentity::ServiceAccount(NodeAccount::create(client, name, "default", None).await)
+        };
+        Self::real_as(account).await
+    }
+
+    /// The same, with nodes that have the identity of a kubelet.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub async fn real_as_node() -> Self {
+        Self::real_as(async |_, _| NodeIdentity::Node).await
+    }
+
+    async fn real_as(identity: impl AsyncFnOnce(&kube::Client, &str) -> NodeIdentity) -> Self {
         // Several tests of one process install it; the first one wins and they are all the same.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let plane =
             ControlPlane::current().expect("cargo xtask test real runs this inside the control plane");
         let mut config = kube::Config::infer().await.expect("KUBECONFIG names the control plane");
-        let client = |config: &kube::Config| kube::Client::try_from(config.clone()).expect("a client");
-        let node_client = client(&config);
+        let nodes_config = config.clone();
         config.default_retry = false;
-        let real = Real { plane, client: client(&config), node_client };
-        let world = Self { cluster: Cluster::Real(Box::new(real)), namespace: unique("scenario") };
+        let client = kube::Client::try_from(config).expect("a client");
+        let name = unique("scenario");
         let mut namespace = Namespace::default();
-        namespace.metadata.name = Some(world.namespace.clone());
-        let api: Api<Namespace> = Api::all(world.client());
+        namespace.metadata.name = Some(name.clone());
+        let api: Api<Namespace> = Api::all(client.clone());
         api.create(&PostParams::default(), &namespace).await.expect("a namespace for the scenario");
+        let identity = identity(&client, &name).await;
+        let real = Real { plane, client, config: nodes_config, identity, users: Mutex::default() };
+        let world = Self { cluster: Cluster::Real(Box::new(real)), namespace: name };
         world.settle().await;
         world
     }
@@ -163,14 +208,38 @@ impl World {
     }
 
     /// The client of a node under test. In memory it is [`NODE_USER`].
+    ///
+    /// # Panics
+    /// When it cannot be made; that is a broken test bed.
     #[must_use]
-    pub fn node_client(&self) -> kube::Client {
+    pub fn node_client(&self, node: &str) -> kube::Client {
         match &self.cluster {
             Cluster::InMemory(memory) => {
                 memory.server.client_as(Identity::new(NODE_USER, ["system:nodes".to_owned()]))
             }
-            Cluster::Real(real) => real.node_client.clone(),
+            Cluster::Real(real) => real.node_client(node),
         }
+    }
+
+    /// Whether nodes under test are `system:node:NAME`.
+    #[must_use]
+    pub fn has_node_identities(&self) -> bool {
+        matches!(&self.cluster, Cluster::Real(real) if matches!(real.identity, NodeIdentity::Node))
+    }
+
+    /// What the API server did not allow this world's nodes, by its own audit log. Of administrators it keeps none.
+    ///
+    /// # Panics
+    /// When there is no such log.
+    #[must_use]
+    pub fn refused(&self) -> Vec<Refusal> {
+        let Cluster::Real(real) = &self.cluster else { return Vec::new() };
+        let users = real.users.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if users.is_empty() {
+            return Vec::new();
+        }
+        let log = real.plane.audit_log().expect("a control plane of our own");
+        Audit::of(log).refused(&users.into_iter().collect::<Vec<_>>())
     }
 
     /// How often nodes under test have asked for what, so far.
@@ -234,11 +303,43 @@ impl World {
     /// Removes what the scenario made.
     ///
     /// # Panics
-    /// When the API server refuses.
+    /// When a node has made a call that it was not allowed to make, or when the API server refuses.
     pub async fn clean_up(self) {
-        if self.is_real() {
-            let api: Api<Namespace> = Api::all(self.client());
-            api.delete(&self.namespace, &DeleteParams::default()).await.expect("deleting the namespace");
+        let refused = self.refused();
+        assert!(refused.is_empty(), "forbidden calls: {refused:#?}");
+        let (client, namespace) = (self.client(), self.namespace);
+        let Cluster::Real(real) = self.cluster else { return };
+        if let NodeIdentity::ServiceAccount(account) = real.identity {
+            account.remove(&client).await;
         }
+        let api: Api<Namespace> = Api::all(client);
+        api.delete(&namespace, &DeleteParams::default()).await.expect("deleting the namespace");
+    }
+}
+
+impl Real {
+    fn node_client(&self, node: &str) -> kube::Client {
+        let mut config = self.config.clone();
+        let user = match &self.identity {
+            NodeIdentity::Admin => None,
+            NodeIdentity::ServiceAccount(account) => {
+                config.auth_info = AuthInfo {
+                    token_file: Some(account.token_file().display().to_string()),
+                    ..AuthInfo::default()
+                };
+                Some(account.user.clone())
+            }
+            NodeIdentity::Node => {
+                let pair = self.plane.node_certificate(node).expect("a certificate for the node");
+                config.auth_info = AuthInfo {
+                    client_certificate: Some(pair.certificate.display().to_string()),
+                    client_key: Some(pair.key.display().to_string()),
+                    ..AuthInfo::default()
+                };
+                Some(format!("system:node:{node}"))
+            }
+        };
+        self.users.lock().unwrap_or_else(PoisonError::into_inner).extend(user);
+        kube::Client::try_from(config).expect("a client")
     }
 }

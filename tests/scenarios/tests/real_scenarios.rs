@@ -1,22 +1,47 @@
-//! The same scenarios on the real control plane. Run by `cargo xtask test real`.
+//! The same scenarios on the real control plane, twice: with nodes that have the permissions of `manifests/rbac.yaml`
+//! and no other, and with nodes that have a kubelet's identity, under the Node authorizer and NodeRestriction. A
+//! call that the API server's audit log says was not allowed fails the scenario. Run by `cargo xtask test real`.
 
 use vk_scenarios::{World, scenario};
 
-/// One test per scenario.
+/// One test per identity and scenario.
 macro_rules! real {
-    ($($room:ident :: { $($name:ident),+ $(,)? }),+ $(,)?) => {$(
-        mod $room {
-            use super::*;
-            $(
-                #[tokio::test(flavor = "multi_thread")]
-                async fn $name() {
-                    let world = World::real().await;
-                    scenario::$room::$name(&world).await;
-                    world.clean_up().await;
-                }
-            )+
+    ($($room:ident :: { $($name:ident),+ $(,)? }),+ $(,)?) => {
+        mod with_the_shipped_role {
+            $(mod $room {
+                use super::super::*;
+                $(
+                    #[tokio::test(flavor = "multi_thread")]
+                    async fn $name() {
+                        let world = World::real_as_service_account().await;
+                        scenario::$room::$name(&world).await;
+                        world.clean_up().await;
+                    }
+                )+
+            })+
         }
-    )+};
+        mod with_a_nodes_identity {
+            $(mod $room {
+                use super::super::*;
+                $(
+                    #[tokio::test(flavor = "multi_thread")]
+                    async fn $name() {
+                        let world = World::real_as_node().await;
+                        scenario::$room::$name(&world).await;
+                        world.clean_up().await;
+                    }
+                )+
+            })+
+        }
+    };
+}
+
+/// A node with a kubelet's identity may not delete its own object.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_told_to_deregister_takes_its_object_with_it() {
+    let world = World::real_as_service_account().await;
+    scenario::presence::a_node_told_to_deregister_takes_its_object_with_it(&world).await;
+    world.clean_up().await;
 }
 
 real! {
@@ -74,7 +99,6 @@ real! {
         the_providers_health_is_the_nodes_readiness,
         a_provider_that_hangs_does_not_delay_the_lease,
         a_drained_node_is_not_ready_and_its_pods_run_on,
-        a_node_told_to_deregister_takes_its_object_with_it,
         a_node_told_to_drain_its_pods_stops_them_first,
         what_others_wrote_into_the_node_stays,
         a_pod_bound_during_a_drain_is_started_by_the_successor,
