@@ -17,6 +17,8 @@ use super::super::testing::{Answer, Backend, guarded, running, send};
 use super::super::{Connection, KubeletApi};
 use super::*;
 
+mod table;
+
 /// An API server's authentication and authorisation, as a list.
 #[derive(Debug, Default)]
 struct Rules {
