@@ -17,6 +17,7 @@ use serde_json::json;
 use tower::ServiceExt as _;
 
 pub(super) mod pki;
+pub(super) mod signer;
 
 use super::{Access, KubeletApi};
 use crate::clock::Clock;

@@ -1,18 +1,14 @@
 //! Serving certificates: made, read, followed, asked for.
 
-use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::time::Duration;
 
-use axum::Json;
-use base64::Engine as _;
-use http_body_util::BodyExt as _;
 use rcgen::PublicKeyData as _;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::sleep;
 use x509_parser::extensions::GeneralName;
 
 use super::super::testing::pki::Ca;
+use super::super::testing::signer::{Cluster, Deed};
 use super::*;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -155,94 +151,6 @@ async fn files_are_followed_and_what_is_of_no_use_changes_nothing() {
     keeper.abort();
     let debug = format!("{serving:?}");
     assert!(debug.starts_with("Serving { source: \"files\", expires: ") && debug.len() < 110, "{debug}");
-}
-
-/// What somebody does with the next request.
-#[derive(Clone, Copy)]
-enum Deed {
-    /// Grants it after so many looks, for a life of so many seconds from a minute ago.
-    Grant(usize, i64),
-    Deny,
-    /// Leaves it alone.
-    Ignore,
-    /// Deletes it.
-    Delete,
-    /// Does not even take it.
-    Refuse,
-}
-
-/// A cluster in which requests are dealt with by a script.
-struct Cluster {
-    ca: Ca,
-    clock: Clock,
-    deeds: Mutex<VecDeque<Deed>>,
-    /// Requests with their looks.
-    requests: Mutex<Vec<(Deed, Value, usize)>>,
-}
-
-impl Cluster {
-    fn new(clock: &Clock, deeds: &[Deed]) -> Arc<Self> {
-        let deeds = Mutex::new(deeds.iter().copied().collect());
-        Arc::new(Self { ca: Ca::new("cluster"), clock: clock.clone(), deeds, requests: Mutex::default() })
-    }
-
-    fn client(self: &Arc<Self>) -> kube::Client {
-        let cluster = Arc::clone(self);
-        let service = axum::Router::new().fallback(move |request: axum::extract::Request| async move {
-            let (parts, body) = request.into_parts();
-            let body = body.collect().await.unwrap().to_bytes();
-            cluster.answer(&parts, &body)
-        });
-        kube::Client::new(service, "default")
-    }
-
-    fn answer(&self, parts: &http::request::Parts, body: &[u8]) -> (http::StatusCode, Json<Value>) {
-        const PATH: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
-        let mut requests = self.requests.lock().unwrap();
-        let status = |code: u16, reason: &str| {
-            let status = json!({ "kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": reason });
-            (http::StatusCode::from_u16(code).unwrap(), Json(status))
-        };
-        if parts.method == http::Method::POST {
-            assert_eq!(parts.uri.path(), PATH);
-            let deed = self.deeds.lock().unwrap().pop_front().unwrap_or(Deed::Ignore);
-            let mut object: Value = serde_json::from_slice(body).unwrap();
-            object["metadata"]["name"] = format!("csr-{}", requests.len()).into();
-            requests.push((deed, object.clone(), 0));
-            if matches!(deed, Deed::Refuse) {
-                return status(403, "Forbidden");
-            }
-            return (http::StatusCode::CREATED, Json(object));
-        }
-        let index: usize = parts.uri.path().strip_prefix(&format!("{PATH}/csr-")).unwrap().parse().unwrap();
-        let (deed, object, looks) = &mut requests[index];
-        *looks += 1;
-        let mut object = object.clone();
-        let condition =
-            |kind: &str| json!([{ "type": kind, "status": "True", "reason": "By", "message": "script" }]);
-        match *deed {
-            Deed::Grant(after, life) if *looks > after => {
-                let request = base64::engine::general_purpose::STANDARD
-                    .decode(object["spec"]["request"].as_str().unwrap())
-                    .unwrap();
-                let from = self.clock.now().checked_sub(jiff::SignedDuration::from_secs(60)).unwrap();
-                let until = from.checked_add(jiff::SignedDuration::from_secs(life)).unwrap();
-                let pem = self.ca.grant(std::str::from_utf8(&request).unwrap(), from, until);
-                object["status"] = json!({
-                    "conditions": condition("Approved"),
-                    "certificate": base64::engine::general_purpose::STANDARD.encode(pem),
-                });
-            }
-            Deed::Deny => object["status"] = json!({ "conditions": condition("Denied") }),
-            Deed::Delete => return status(404, "NotFound"),
-            Deed::Grant(..) | Deed::Ignore | Deed::Refuse => {}
-        }
-        (http::StatusCode::OK, Json(object))
-    }
-
-    fn asked(&self) -> usize {
-        self.requests.lock().unwrap().len()
-    }
 }
 
 fn request() -> Request {

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use http::header::AUTHORIZATION;
 
 use super::*;
+use crate::api::testing::signer::{Cluster, Deed};
 use crate::api::tls::Serving;
 use crate::api::{Action, ClientCa, ReviewError, Reviewer, User};
 use crate::clock::Clock;
@@ -170,5 +171,43 @@ async fn certificates_authorities_and_tokens_change_under_requests_and_none_is_r
     assert!(caller.task.await.unwrap_err().is_cancelled(), "a request failed");
     keeper.abort();
     assert_eq!((replaced("ok"), replaced("failed")), (2, 0));
+    Arc::into_inner(port).expect("the caller has ended").close().await;
+}
+
+#[tokio::test]
+async fn the_cluster_signs_certificate_after_certificate_under_requests_and_none_is_refused() {
+    let clock = Clock::system();
+    // A minute of its life is over when it comes, which is time for the next one.
+    let cluster = Cluster::new(&clock, &[Deed::Grant(0, 66); 4]);
+    let node = tls::Request::new("node-1", [Ipv4Addr::LOCALHOST.into()]);
+    let serving = Serving::requested(node, clock.now()).unwrap();
+    let clients = Arc::new([Ca::new("clients"), Ca::new("nobody's")]);
+    let access = Access::none().with_client_ca(clients[0].trusted()).with_trusted_name("kube-apiserver");
+    let router = guarded(Arc::default(), vec![running("web")], access).router();
+    let mut roots = RootCertStore::empty();
+    roots.add(cluster.ca.certificate()).unwrap();
+    let port = Arc::new(Port::with(router, Limits::default(), serving.config().unwrap(), roots).await);
+    let keeper = {
+        let (serving, client, metrics) = (serving.clone(), cluster.client(), port.metrics.clone());
+        tokio::spawn(async move { serving.keep(&client, &clock, &metrics).await })
+    };
+    within(async {
+        while serving.expires().is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let caller = Caller::start(&port, clients);
+    caller.goes_on().await;
+    for _ in 0..3 {
+        let shown = caller.seen.lock().unwrap().1.clone();
+        caller.until(|(_, certificate)| *certificate != shown).await;
+        caller.goes_on().await;
+    }
+    let replaced = "vk_credential_renewals_total{credential=\"serving-certificate\",outcome=\"ok\"}";
+    assert_eq!(port.count(replaced), 4);
+    caller.task.abort();
+    assert!(caller.task.await.unwrap_err().is_cancelled(), "a request failed");
+    keeper.abort();
     Arc::into_inner(port).expect("the caller has ended").close().await;
 }
