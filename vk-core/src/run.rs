@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::stream::StreamLimits;
 use crate::api::tls::Serving;
 use crate::api::{self, Access, KubeletApi, Limits};
 use crate::client::{PodWatch, impatient};
@@ -44,6 +45,14 @@ pub struct Node {
     flusher: EventFlusher,
     lease: Option<LeaseRuntime>,
     server: Option<ApiServer>,
+    shown: Shown,
+}
+
+/// What the kubelet API bears and shows, whoever serves it.
+#[derive(Clone, Debug, Default)]
+struct Shown {
+    streams: StreamLimits,
+    flags: Vec<(String, String)>,
 }
 
 /// Where and for whom the kubelet API is served.
@@ -99,6 +108,7 @@ pub struct NodeBuilder {
     context: NodeContext,
     lease: Option<LeaseRuntime>,
     server: Option<ApiServer>,
+    shown: Shown,
 }
 
 impl NodeBuilder {
@@ -112,6 +122,19 @@ impl NodeBuilder {
     /// Serves the kubelet API. Without it `kubectl logs` and metrics have nobody to ask.
     pub fn serve_api(mut self, server: ApiServer) -> Self {
         self.server = Some(server);
+        self
+    }
+
+    /// Bounds on exec, attach and port-forward.
+    pub fn stream_limits(mut self, limits: StreamLimits) -> Self {
+        self.shown.streams = limits;
+        self
+    }
+
+    /// The daemon's settings, name and value, for `/flagz` of the kubelet API. They must hold no secrets. Default
+    /// none.
+    pub fn flags(mut self, flags: Vec<(String, String)>) -> Self {
+        self.shown.flags = flags;
         self
     }
 
@@ -136,7 +159,7 @@ impl NodeBuilder {
 
     /// The node.
     pub fn build(self) -> Node {
-        let Self { mut context, lease, server } = self;
+        let Self { mut context, lease, server, shown } = self;
         let watch = PodWatch::new();
         context.client = impatient(context.client, context.metrics.cluster(), &watch);
         context.provider = Arc::new(Metered::new(context.provider, context.metrics.clone()));
@@ -152,14 +175,19 @@ impl NodeBuilder {
             &context.metrics,
         );
         observe(&context, &pods, watch);
-        Node { context, pods, flusher, lease, server }
+        Node { context, pods, flusher, lease, server, shown }
     }
 }
 
 impl Node {
     /// Starts to build a node of `client`'s cluster whose pods run at `provider`.
     pub fn builder(config: NodeConfig, provider: Arc<dyn Provider>, client: kube::Client) -> NodeBuilder {
-        NodeBuilder { context: NodeContext::new(client, config, provider), lease: None, server: None }
+        NodeBuilder {
+            context: NodeContext::new(client, config, provider),
+            lease: None,
+            server: None,
+            shown: Shown::default(),
+        }
     }
 
     /// The node's pods, from memory.
@@ -183,7 +211,7 @@ impl Node {
     /// The kubelet API as a service without sockets, for tests and for embedders with a server of their own.
     #[must_use]
     pub fn kubelet_api(&self, access: Access) -> KubeletApi {
-        kubelet_api(&self.context, &self.pods, access)
+        kubelet_api(&self.context, &self.pods, access, &self.shown)
     }
 
     /// Runs until `shutdown` is wished.
@@ -203,7 +231,7 @@ impl Node {
     }
 
     async fn run_and_drain(self, shutdown: &Shutdown) -> Result<(), NodeError> {
-        let Self { context, pods, flusher, lease, server } = self;
+        let Self { context, pods, flusher, lease, server, shown } = self;
         let config = Arc::clone(&context.config);
         let pods = Arc::new(pods);
         // One token per task: they are stopped in an order.
@@ -214,7 +242,7 @@ impl Node {
             let ApiServer { listener, tls, access, limits } = server;
             let config =
                 tls.config().map_err(|source| NodeError::Serve { node: config.name.clone(), source })?;
-            let api = kubelet_api(&context, &pods, access.clone());
+            let api = kubelet_api(&context, &pods, access.clone(), &shown);
             let (client, clock, metrics) = (context.client.clone(), context.clock.clone(), api.metrics());
             let stop = stop_api.clone();
             tasks.spawn(async move {
@@ -304,7 +332,7 @@ async fn beat(
     ended
 }
 
-fn kubelet_api(context: &NodeContext, pods: &Pods, access: Access) -> KubeletApi {
+fn kubelet_api(context: &NodeContext, pods: &Pods, access: Access, shown: &Shown) -> KubeletApi {
     let api = KubeletApi::new(
         context.config.name.as_str(),
         Arc::clone(&context.provider),
@@ -315,6 +343,8 @@ fn kubelet_api(context: &NodeContext, pods: &Pods, access: Access) -> KubeletApi
     api.with_config(Arc::clone(&context.config))
         .with_metrics(context.metrics.clone())
         .with_health(context.health.clone())
+        .with_stream_limits(shown.streams)
+        .with_flags(shown.flags.clone())
 }
 
 /// Checks and figures of a node that need no lease.

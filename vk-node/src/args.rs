@@ -250,6 +250,21 @@ pub(crate) struct Flags {
     /// Open the whole kubelet API to everyone who can reach it [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Kubelet API")]
     pub(crate) insecure_allow_anonymous: Option<bool>,
+    /// Connections to the kubelet API at once; beyond it, one whose caller was not let in makes way for a new one [default: 1024]
+    #[arg(long, value_name = "N", help_heading = "Kubelet API")]
+    pub(crate) max_connections: Option<usize>,
+    /// How long a connection of exec, attach or port-forward may carry nothing at all [default: 4h]
+    #[arg(long, value_name = "DURATION", help_heading = "Kubelet API")]
+    pub(crate) streaming_connection_idle_timeout: Option<Period>,
+    /// How long a client may take to open the streams of an exec, attach or port-forward [default: 30s]
+    #[arg(long, value_name = "DURATION", help_heading = "Kubelet API")]
+    pub(crate) stream_creation_timeout: Option<Period>,
+    /// Execs, attachments and port-forward connections of one node at once; one more gets 429 [default: 2000]
+    #[arg(long, value_name = "N", help_heading = "Kubelet API")]
+    pub(crate) max_stream_sessions: Option<usize>,
+    /// Streams of one of them; a forwarded connection needs two [default: 4096]
+    #[arg(long, value_name = "N", help_heading = "Kubelet API")]
+    pub(crate) max_streams_per_session: Option<usize>,
 
     /// Address and port of /metrics, /livez and /readyz, plain HTTP [default: none]
     #[arg(long, value_name = "IP:PORT", help_heading = "Observability")]

@@ -4,14 +4,22 @@ use std::sync::Arc;
 
 use vk_core::provider::Provider;
 
-use crate::config::settings::NodeSettings;
-use crate::fault::{Fault, nearest};
+use crate::config::settings::{NodeSettings, Settings};
+use crate::fault::{Fault, Faults, nearest};
 
 /// Their names, as `provider:` and `--provider` take them.
 pub(crate) const NAMES: &[&str] = &[
     #[cfg(feature = "mock")]
     "mock",
 ];
+
+/// A backend for each node, in their order: before a cluster is asked for anything, as what is wrong with them is
+/// wrong with the settings.
+pub(crate) fn all(settings: &Settings) -> Result<Vec<Arc<dyn Provider>>, Faults> {
+    let mut faults = Faults::default();
+    let built = settings.nodes.iter().filter_map(|node| faults.keep(build(node, &settings.source))).collect();
+    faults.or(built)
+}
 
 /// Makes a node's backend. `source` is where its settings come from.
 pub(crate) fn build(node: &NodeSettings, source: &str) -> Result<Arc<dyn Provider>, Fault> {

@@ -1,6 +1,7 @@
 //! The configuration file: its shape, and nothing else. What is left out keeps its default.
 
 pub(crate) mod document;
+pub(crate) mod flags;
 pub(crate) mod keys;
 pub(crate) mod load;
 mod merge;
@@ -91,6 +92,16 @@ pub(crate) struct KubeletApi {
     /// Opens `/stats/summary` and `/metrics/resource`, and nothing else, to callers without credentials.
     /// Default no.
     pub(crate) anonymous_metrics: Option<bool>,
+    /// Connections at once, upgraded ones included. Default 1024.
+    pub(crate) max_connections: Option<usize>,
+    /// How long a connection of exec, attach or port-forward may carry nothing at all. Default 4 h.
+    pub(crate) streaming_connection_idle_timeout: Option<Period>,
+    /// How long a client may take to open the streams it asked for. Default 30 s.
+    pub(crate) stream_creation_timeout: Option<Period>,
+    /// Execs, attachments and port-forward connections of one node at once. Default 2000.
+    pub(crate) max_stream_sessions: Option<usize>,
+    /// Streams of one of them. Default 4096.
+    pub(crate) max_streams_per_session: Option<usize>,
     /// Serves everything to everyone. For experiments on a machine of one's own. Default no.
     pub(crate) insecure_allow_anonymous: Option<bool>,
 }

@@ -12,6 +12,7 @@ mod fault;
 mod identity;
 mod kubelet_api;
 mod nodes;
+mod open_files;
 mod preflight;
 #[cfg(feature = "quickstart")]
 mod quickstart;
@@ -91,6 +92,7 @@ fn run(args: &RunArgs, mut notes: Vec<String>) -> Result<ExitCode, Faults> {
     let mut settings = Settings::read(args, environment.clone())?;
     notes.append(&mut settings.notes);
     let telemetry = telemetry::start(&settings.log, settings.tracing.as_ref())?;
+    notes.extend(open_files::raise());
     for note in notes {
         tracing::warn!("{note}");
     }
@@ -117,11 +119,12 @@ async fn daemon(settings: Settings, reload: Reload) -> Result<ExitCode, Faults> 
     let signals = Signals::take()?;
     let hangup = Hangup::take()?;
     let shutdown = Shutdown::new();
+    let providers = backends::all(&settings)?;
     let work = async {
         let started = async {
             let cluster = cluster::connect(&settings.cluster, &settings.nodes[0].config.name).await?;
             tracing::info!(server = %cluster.server, version = cluster.version, "connected");
-            Nodes::start(&settings, &cluster, &shutdown).await.map(|nodes| (cluster, nodes))
+            Nodes::start(&settings, providers, &cluster, &shutdown).await.map(|nodes| (cluster, nodes))
         };
         // Cancel-safe: nothing that runs on has been started before it returns.
         let (cluster, mut nodes) = tokio::select! {

@@ -1,5 +1,6 @@
 //! The nodes of this process: made all together, run side by side, ended together.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node as NodeObject;
@@ -8,15 +9,16 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use vk_core::admin::Observed;
-use vk_core::api::Limits;
 use vk_core::node::{Instance, LeaseRuntime};
+use vk_core::provider::Provider;
 use vk_core::{ApiServer, Node, Shutdown};
 
 use crate::cluster::Cluster;
+use crate::config::flags;
 use crate::config::settings::Settings;
 use crate::fault::{Fault, chain};
 use crate::reload::Adjustable;
-use crate::{admin, backends, kubelet_api, preflight};
+use crate::{admin, kubelet_api, preflight};
 
 /// How often a node that is waited for is looked at.
 const LOOK: Duration = Duration::from_millis(50);
@@ -32,10 +34,11 @@ pub(crate) struct Nodes {
 }
 
 impl Nodes {
-    /// Checks what can be checked, makes every node, then starts them: nothing is started before everything
+    /// Checks what can be checked, makes every node with its provider, then starts them: nothing is started before everything
     /// could be.
     pub(crate) async fn start(
         settings: &Settings,
+        providers: Vec<Arc<dyn Provider>>,
         cluster: &Cluster,
         shutdown: &Shutdown,
     ) -> Result<Self, Fault> {
@@ -50,9 +53,9 @@ impl Nodes {
             .map_err(|error| Fault::new("cannot keep leases", "in this process", chain(&error)))?;
         let mut nodes = Vec::new();
         let mut adjustable = Vec::new();
-        for node in &settings.nodes {
-            let provider = backends::build(node, &settings.source)?;
+        for (node, provider) in settings.nodes.iter().zip(providers) {
             let listener = kubelet_api::listen(&settings.kubelet_api, node).await?;
+            let flags = flags::of(settings, node);
             let mut config = node.config.clone();
             config.port = listener.local_addr().map_or(config.port, |address| address.port());
             config.addresses = kubelet_api::addresses(&settings.kubelet_api, node, cluster).await?;
@@ -65,7 +68,14 @@ impl Nodes {
             let mut node = Node::builder(config, provider, cluster.client.clone())
                 .lease_runtime(leases.clone())
                 .markings(marked)
-                .serve_api(ApiServer { listener, tls, access: access.clone(), limits: Limits::default() });
+                .stream_limits(settings.kubelet_api.streams)
+                .flags(flags)
+                .serve_api(ApiServer {
+                    listener,
+                    tls,
+                    access: access.clone(),
+                    limits: settings.kubelet_api.limits,
+                });
             if let Some(instance) = &settings.instance {
                 node = node.instance(Instance::named(instance));
             }

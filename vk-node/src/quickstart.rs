@@ -17,7 +17,6 @@ use vk_core::Shutdown;
 use self::demo::Demo;
 use self::progress::Progress;
 use crate::args::Flags;
-use crate::cluster;
 use crate::config::scalar::{Address, NodeName};
 use crate::config::settings::{LogSettings, Settings};
 use crate::config::{File, LogFormat};
@@ -25,6 +24,7 @@ use crate::env::Environment;
 use crate::fault::{Fault, Faults, chain};
 use crate::nodes::Nodes;
 use crate::signals::Signals;
+use crate::{backends, cluster};
 
 /// What `quickstart` takes.
 #[derive(Args, Clone, Debug)]
@@ -143,9 +143,11 @@ async fn play(
     stage.serving = Some(serving);
 
     let settings = settings(&kubeconfig, &args.log_level).map_err(|fault| fault.to_string())?;
+    let providers = backends::all(&settings).map_err(|faults| faults.to_string())?;
     let cluster = cluster::connect(&settings.cluster, NODE).await.map_err(|fault| fault.to_string())?;
     let shutdown = Shutdown::new();
-    let nodes = Nodes::start(&settings, &cluster, &shutdown).await.map_err(|fault| fault.to_string())?;
+    let nodes =
+        Nodes::start(&settings, providers, &cluster, &shutdown).await.map_err(|fault| fault.to_string())?;
     stage.nodes = Some((nodes, shutdown));
     progress.step(&format!("node {NODE} started, provider mock"));
 

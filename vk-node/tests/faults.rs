@@ -117,6 +117,29 @@ fn a_silent_cluster_is_given_up_in_time() {
 }
 
 #[test]
+fn what_is_wrong_with_the_settings_is_said_before_the_cluster_is_asked() {
+    let home = tempfile::tempdir().unwrap();
+    let cluster = kubeconfig(home.path(), "https://127.0.0.1:1");
+    let file = home.path().join("vk.yaml");
+    let text = "provider: {mock: {capacity: {cpu: four}}}\nnodes: [{name: a}, {name: b, provider: mok}]\n";
+    std::fs::write(&file, text).unwrap();
+    let words = ["--config", file.to_str().unwrap(), "--kubeconfig", &cluster, "--connect-timeout", "300ms"];
+    let output = vk_node(home.path(), &words);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    let lines: Vec<&str> = stderr.lines().filter(|line| line.starts_with("vk-node: ")).collect();
+    let [quantity, provider] = lines[..] else { panic!("{stderr}") };
+    assert!(
+        quantity.contains("\"capacity.cpu\"") && quantity.contains("\"four\" is not a quantity"),
+        "{quantity}"
+    );
+    assert!(
+        provider.contains("unknown provider \"mok\"") && provider.contains("did you mean \"mock\"?"),
+        "{provider}"
+    );
+}
+
+#[test]
 fn a_kubeconfig_without_its_context_is_named() {
     let home = tempfile::tempdir().unwrap();
     let file = kubeconfig(home.path(), "https://127.0.0.1:1");

@@ -46,6 +46,7 @@ fn kubelet_configuration(api: &KubeletApi, config: &NodeConfig) -> Value {
         "eventRecordQPS": config.normal_events_per_second,
         "eventBurst": burst,
         "enableDebuggingHandlers": true,
+        "streamingConnectionIdleTimeout": span(api.streams.limits().idle_timeout),
         "nodeStatusUpdateFrequency": span(config.ping_interval),
         "nodeStatusReportFrequency": span(config.status_report_interval),
         "nodeLeaseDurationSeconds": config.lease_duration.as_secs(),

@@ -79,6 +79,10 @@ impl Streams {
         Self { limits, slots, exec, attach, port_forward, forwarded }
     }
 
+    pub(super) fn limits(&self) -> &StreamLimits {
+        &self.limits
+    }
+
     pub(super) fn counts(&self) -> StreamCounts {
         StreamCounts {
             exec: self.exec.now(),

@@ -23,8 +23,6 @@ pub(crate) struct GoFlags {
     #[arg(long, hide = true)]
     pub(crate) stream_idle_timeout: Option<Period>,
     #[arg(long, hide = true)]
-    pub(crate) stream_creation_timeout: Option<Period>,
-    #[arg(long, hide = true)]
     pub(crate) cluster_domain: Option<String>,
     #[arg(long, hide = true)]
     pub(crate) metrics_addr: Option<String>,
@@ -72,7 +70,6 @@ impl FromStr for SampleRate {
     }
 }
 
-const NO_STREAMS: &str = "exec, attach and port-forward are not served yet";
 const NO_EXPORTERS: &str = "traces go out by OTLP alone, see --otlp-endpoint";
 
 impl Flags {
@@ -89,9 +86,12 @@ impl Flags {
         renamed(go.full_resync_period.is_some(), "full-resync-period", "drift-check-interval");
         renamed(go.client_verify_ca.is_some(), "client-verify-ca", "client-ca-file");
         renamed(go.no_verify_clients.is_some(), "no-verify-clients", "insecure-allow-anonymous");
+        renamed(go.stream_idle_timeout.is_some(), "stream-idle-timeout", "streaming-connection-idle-timeout");
         renamed(go.trace_sample_rate.is_some(), "trace-sample-rate", "trace-sample-ratio");
         self.trace_sample_ratio =
             self.trace_sample_ratio.or(go.trace_sample_rate.map(|SampleRate(rate)| rate));
+        self.streaming_connection_idle_timeout =
+            self.streaming_connection_idle_timeout.or(go.stream_idle_timeout);
         self.pod_workers = self.pod_workers.or(go.pod_sync_workers);
         self.drift_check_interval = self.drift_check_interval.or(go.full_resync_period);
         self.client_ca_file = self.client_ca_file.take().or(go.client_verify_ca.map(Into::into));
@@ -102,8 +102,6 @@ impl Flags {
                 notes.push(format!("--{theirs} does nothing here: {why}"));
             }
         };
-        nothing(go.stream_idle_timeout.is_some(), "stream-idle-timeout", NO_STREAMS);
-        nothing(go.stream_creation_timeout.is_some(), "stream-creation-timeout", NO_STREAMS);
         nothing(
             go.cluster_domain.is_some(),
             "cluster-domain",
@@ -207,12 +205,9 @@ mod tests {
             ("--taint=example.com/key", ""),
             (
                 "--stream-idle-timeout=30s",
-                "--stream-idle-timeout does nothing here: exec, attach and port-forward are not served yet",
+                "--stream-idle-timeout is deprecated: use --streaming-connection-idle-timeout",
             ),
-            (
-                "--stream-creation-timeout=30s",
-                "--stream-creation-timeout does nothing here: exec, attach and port-forward are not served yet",
-            ),
+            ("--stream-creation-timeout=30s", ""),
             ("--log-level=info", ""),
             ("--pod-sync-workers=10", "--pod-sync-workers is deprecated: use --pod-workers"),
             ("--full-resync-period=1m0s", "--full-resync-period is deprecated: use --drift-check-interval"),

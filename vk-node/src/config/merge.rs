@@ -5,6 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use vk_core::api::Limits;
+use vk_core::api::stream::StreamLimits;
+
 use crate::args::Flags;
 use crate::config::node::{DefaultTaint, set};
 use crate::config::scalar::{
@@ -126,6 +129,11 @@ impl Draft {
         }
         set(&mut api.anonymous_metrics, layer.anonymous_metrics);
         set(&mut api.insecure_allow_anonymous, layer.insecure_allow_anonymous);
+        set(&mut api.max_connections, layer.max_connections);
+        set(&mut api.streaming_connection_idle_timeout, layer.streaming_connection_idle_timeout);
+        set(&mut api.stream_creation_timeout, layer.stream_creation_timeout);
+        set(&mut api.max_stream_sessions, layer.max_stream_sessions);
+        set(&mut api.max_streams_per_session, layer.max_streams_per_session);
         set(&mut self.instance, layer.instance);
         set(&mut self.log.level, layer.log_level);
         set(&mut self.log.format, layer.log_format);
@@ -236,6 +244,7 @@ impl Draft {
         let bootstrap = self.bootstrap(faults);
         let serving = self.serving(faults);
         let requested_in = self.requested_in(faults);
+        let (limits, streams) = self.limits(faults);
         let nodes = Self::nodes(
             self.nodes,
             self.kubelet_api.port.unwrap_or(10250),
@@ -291,6 +300,8 @@ impl Draft {
                 trusted_clients: self.kubelet_api.trusted_clients,
                 anonymous_metrics: self.kubelet_api.anonymous_metrics.unwrap_or(false),
                 insecure_allow_anonymous: self.kubelet_api.insecure_allow_anonymous.unwrap_or(false),
+                limits,
+                streams,
             },
             admin,
             log,
@@ -352,6 +363,45 @@ impl Draft {
             ));
         }
         Some(self.cert_dir())
+    }
+
+    /// What the kubelet API bears.
+    fn limits(&self, faults: &mut Faults) -> (Limits, StreamLimits) {
+        let api = &self.kubelet_api;
+        let (mut limits, mut streams) = (Limits::default(), StreamLimits::default());
+        let counts = [
+            ("maxConnections", api.max_connections, &mut limits.connections, 1),
+            ("maxStreamSessions", api.max_stream_sessions, &mut streams.sessions, 1),
+            // A forwarded connection's data and errors.
+            ("maxStreamsPerSession", api.max_streams_per_session, &mut streams.streams, 2),
+        ];
+        for (key, given, limit, least) in counts {
+            let Some(given) = given else { continue };
+            *limit = given;
+            if given < least {
+                let path = format!("kubeletApi.{key}");
+                let what = format!("{key} of {given}");
+                faults.push(Fault::new(what, place(&path, &self.source), format!("allow at least {least}")));
+            }
+        }
+        let periods = [
+            (
+                "streamingConnectionIdleTimeout",
+                api.streaming_connection_idle_timeout,
+                &mut streams.idle_timeout,
+            ),
+            ("streamCreationTimeout", api.stream_creation_timeout, &mut streams.creation_timeout),
+        ];
+        for (key, given, limit) in periods {
+            let Some(Period(given)) = given else { continue };
+            *limit = given;
+            if given.is_zero() {
+                let path = format!("kubeletApi.{key}");
+                let what = format!("{key} of 0");
+                faults.push(Fault::new(what, place(&path, &self.source), "give it a length, such as 10s"));
+            }
+        }
+        (limits, streams)
     }
 
     fn serving(&self, faults: &mut Faults) -> Option<(PathBuf, PathBuf)> {

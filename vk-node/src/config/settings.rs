@@ -8,6 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use vk_core::api::Limits;
+use vk_core::api::stream::StreamLimits;
 use vk_core::config::NodeConfig;
 
 use crate::args::{Flags, RunArgs};
@@ -82,6 +84,10 @@ pub(crate) struct KubeletApiSettings {
     pub(crate) anonymous_metrics: bool,
     /// Whether everything is open.
     pub(crate) insecure_allow_anonymous: bool,
+    /// What the port bears.
+    pub(crate) limits: Limits,
+    /// What exec, attach and port-forward may cost.
+    pub(crate) streams: StreamLimits,
 }
 
 /// See [`Log`](super::Log).

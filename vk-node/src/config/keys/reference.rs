@@ -1,6 +1,6 @@
 //! The key list's own tests, and the reference page that is made from it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -10,6 +10,7 @@ use super::{Effect, KEYS, Key, Takes, effect_of};
 use crate::args::{Cli, Parsed, parse};
 use crate::config::File;
 use crate::config::document::Document;
+use crate::config::flags;
 use crate::config::settings::Settings;
 use crate::env::{Environment, flag_names, variable_of};
 use crate::fault::Faults;
@@ -123,6 +124,42 @@ fn every_key_is_set_alike_by_file_flag_and_variable() {
         assert_eq!(file, flags, "{} and --{}", key.path, key.flag);
         assert_eq!(file, variable, "{} and its variable", key.path);
     }
+}
+
+/// What `/flagz` shows for these settings.
+fn shown(words: &[&str]) -> BTreeMap<String, String> {
+    let named = words.iter().any(|word| word.starts_with("--provider="));
+    let provider = if named { &[][..] } else { &["--provider=mock"] };
+    let line = std::iter::once(&"vk-node").chain(provider).chain(words).map(|word| (*word).to_owned());
+    let Parsed::Run(cli, _) = parse(line).unwrap() else { panic!("{words:?}") };
+    let settings =
+        Settings::merge(File::default(), "f".to_owned(), cli.run.flags, Environment::default()).unwrap();
+    let flags = flags::of(&settings, &settings.nodes[0]);
+    let count = flags.len();
+    let flags: BTreeMap<String, String> = flags.into_iter().collect();
+    assert_eq!(flags.len(), count, "a flag that is shown twice");
+    flags
+}
+
+#[test]
+fn flagz_shows_every_flag_with_the_value_that_holds() {
+    let names: BTreeSet<String> =
+        flag_names().into_iter().filter(|flag| !NO_KEY.contains(&flag.as_str())).collect();
+    assert_eq!(shown(&[]).into_keys().collect::<BTreeSet<_>>(), names);
+    for key in KEYS {
+        let (_, _, _, text) = key.takes.describe();
+        let set = shown(&[key.company(), &[&format!("--{}={text}", key.flag)]].concat());
+        assert_eq!(set[key.flag].trim_end_matches('/'), text, "--{}", key.flag);
+    }
+}
+
+#[test]
+fn flagz_shows_no_password_of_a_url() {
+    let set = shown(&[
+        "--otlp-endpoint=http://user:hunter2@192.0.2.1:4318",
+        "--server=https://u:hunter2@192.0.2.1",
+    ]);
+    assert_eq!((&*set["otlp-endpoint"], &*set["server"]), ("http://192.0.2.1:4318/", "https://192.0.2.1/"));
 }
 
 #[test]
