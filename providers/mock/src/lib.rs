@@ -74,6 +74,7 @@
 pub use self::addresses::Cidr;
 pub use self::backend::MockBackend;
 pub use self::config::{Amount, ConfigError, Defaults, Latency, MockConfig, NodeCapacity, PerVerb};
+pub use self::containers::MockContainers;
 pub use self::ledger::{Act, Entry, Ledger};
 pub use self::provider::MockProvider;
 pub use self::script::PREFIX;
@@ -82,6 +83,7 @@ mod addresses;
 mod alarms;
 mod backend;
 mod config;
+mod containers;
 mod ids;
 mod journal;
 mod ledger;

@@ -382,14 +382,7 @@ impl RunExit {
     /// An end, with nothing else known.
     #[must_use]
     pub fn new(status: ExitStatus, started_at: Timestamp, finished_at: Timestamp) -> Self {
-        Self {
-            status,
-            started_at,
-            finished_at,
-            oom_killed: false,
-            start_error: None,
-            message: Bytes::new(),
-        }
+        Self { status, started_at, finished_at, oom_killed: false, start_error: None, message: Bytes::new() }
     }
 
     /// The exit code as a status has it; an end that nobody saw is 137.

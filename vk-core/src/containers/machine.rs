@@ -5,14 +5,18 @@
 //!  end:   app containers together ▸ sidecars, the last one first, each once those behind it have ended
 //! ```
 //!
+//! Ephemeral containers are started beside whatever the others do, once, and stop with the app containers.
+//!
 //! Source: `computePodActions` and `killContainersWithSyncResult` in `pkg/kubelet/kuberuntime`; KEP-753 (sidecars),
-//! KEP-5532 (rules for single containers).
+//! KEP-5532 (rules for single containers and for all of them).
 
-use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, PodSpec};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, EphemeralContainer, PodSpec};
 use tokio::time::Instant;
 
 use super::crash_loop::CrashLoop;
-use crate::pods::status::restarts_after;
+use crate::pods::status::{restarts_after, restarts_all_after};
 use crate::provider::ContainerKind;
 
 /// Something to be done.
@@ -40,6 +44,8 @@ pub struct PodMachine {
     /// Init containers and sidecars in their order, then app containers.
     members: Vec<Member>,
     stopping: bool,
+    /// A rule asks for all containers to be run again: first all of them end.
+    restarting_all: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -51,6 +57,14 @@ struct Member {
     state: State,
     restarts: u32,
     back_off: CrashLoop,
+    /// The end that the pause before the next start is counted from. Of a run that was killed to be replaced it is
+    /// the end before that, as a kubelet does not look at the one it has just made.
+    counts_from: Option<Instant>,
+    last_end: Option<Instant>,
+    /// It is run again whatever its policy says.
+    replaced: bool,
+    /// It is not started before this: its image or its configuration is not there.
+    held: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +81,6 @@ enum State {
     Stopping,
     Ended {
         code: i32,
-        at: Instant,
     },
 }
 
@@ -87,7 +100,16 @@ impl Member {
             state: State::New,
             restarts: 0,
             back_off: CrashLoop::default(),
+            counts_from: None,
+            last_end: None,
+            replaced: false,
+            held: None,
         }
+    }
+
+    fn ephemeral(container: &EphemeralContainer) -> Self {
+        let name = container.name.clone();
+        Self::new(&Container { name, ..Container::default() }, ContainerKind::Ephemeral)
     }
 
     fn restarts_after(&self, pod: Option<&str>, code: i32) -> bool {
@@ -96,6 +118,7 @@ impl Member {
             ContainerKind::Init => {
                 code != 0 && restarts_after(self.policy.as_deref(), &self.rules, pod, code)
             }
+            ContainerKind::Ephemeral => false,
             _ => restarts_after(self.policy.as_deref(), &self.rules, pod, code),
         }
     }
@@ -110,17 +133,73 @@ impl PodMachine {
             Member::new(container, if sidecar { ContainerKind::Sidecar } else { ContainerKind::Init })
         });
         let app = spec.containers.iter().map(|container| Member::new(container, ContainerKind::App));
-        Self { pod_policy: spec.restart_policy.clone(), members: init.chain(app).collect(), stopping: false }
+        let ephemeral = spec.ephemeral_containers.iter().flatten().map(Member::ephemeral);
+        Self {
+            pod_policy: spec.restart_policy.clone(),
+            members: init.chain(app).chain(ephemeral).collect(),
+            stopping: false,
+            restarting_all: false,
+        }
+    }
+
+    /// Takes up the ephemeral containers that have been added to the pod.
+    pub fn extend(&mut self, spec: &PodSpec) {
+        for container in spec.ephemeral_containers.iter().flatten() {
+            if self.member(&container.name).is_none() {
+                self.members.push(Member::ephemeral(container));
+            }
+        }
+    }
+
+    /// A run that was there before this machine: it has been restarted so often.
+    /// [`running`](Self::running) or [`ended`](Self::ended) follows.
+    pub fn adopted(&mut self, name: &str, restarts: u32) {
+        if let Some(member) = self.member(name) {
+            member.restarts = restarts;
+            member.state = State::Starting;
+        }
     }
 
     /// The container is being started.
     pub fn starting(&mut self, name: &str, now: Instant) {
         let Some(member) = self.member(name) else { return };
-        if let State::Ended { at, .. } = member.state {
-            member.back_off.restarted(at, now);
+        if let State::Ended { .. } = member.state {
+            if let Some(end) = member.counts_from {
+                member.back_off.restarted(end, now);
+            }
             member.restarts = member.restarts.saturating_add(1);
         }
+        member.replaced = false;
+        member.held = None;
         member.state = State::Starting;
+    }
+
+    /// The container cannot be started now, nor before `until` unless it is [released](Self::release): nothing of it
+    /// was run.
+    pub fn held(&mut self, name: &str, until: Instant) {
+        if let Some(member) = self.member(name) {
+            member.held = Some(until);
+        }
+    }
+
+    /// What a container could not be started for may be there now.
+    pub fn release(&mut self, name: &str) {
+        if let Some(member) = self.member(name) {
+            member.held = None;
+        }
+    }
+
+    /// The container is being stopped so that another run takes its place: its probe has failed, or its
+    /// specification has changed. It comes back unless its policy is `Never`, or, with `regardless`, in any case.
+    /// Whether it comes back.
+    pub fn replacing(&mut self, name: &str, regardless: bool) -> bool {
+        let stopping = self.stopping;
+        let pod = self.pod_policy.clone();
+        let Some(member) = self.member(name).filter(|member| member.state.may_run()) else { return false };
+        let never = member.policy.as_deref().or(pod.as_deref()) == Some("Never");
+        member.state = State::Stopping;
+        member.replaced = !stopping && (regardless || !never) && member.kind != ContainerKind::Ephemeral;
+        member.replaced
     }
 
     /// The container runs; `started` once its startup probe and its postStart hook have passed.
@@ -143,8 +222,33 @@ impl PodMachine {
 
     /// The container has ended, or could not be started.
     pub fn ended(&mut self, name: &str, code: i32, now: Instant) {
-        if let Some(member) = self.member(name) {
-            member.state = State::Ended { code, at: now };
+        let stopping = self.stopping;
+        let Some(member) = self.member(name) else { return };
+        let before = member.last_end.replace(now);
+        member.counts_from = if member.replaced { before } else { Some(now) };
+        let all = !stopping && !member.replaced && restarts_all_after(&member.rules, code);
+        member.state = State::Ended { code };
+        self.restarting_all |= all;
+    }
+
+    /// Whether all containers have ended to be run again, every one from the beginning of the pod's life.
+    #[must_use]
+    pub fn is_to_begin_again(&self) -> bool {
+        let regular = || self.members.iter().filter(|member| member.kind != ContainerKind::Ephemeral);
+        self.restarting_all && !self.stopping && !regular().any(|member| member.state.may_run())
+    }
+
+    /// What is left of all containers has been cleared away: their next runs are restarts.
+    pub fn begin_again(&mut self) {
+        self.restarting_all = false;
+        for member in self.members.iter_mut().filter(|member| member.kind != ContainerKind::Ephemeral) {
+            if member.state != State::New {
+                member.restarts = member.restarts.saturating_add(1);
+            }
+            member.state = State::New;
+            member.back_off = CrashLoop::default();
+            member.counts_from = None;
+            member.last_end = None;
         }
     }
 
@@ -166,6 +270,14 @@ impl PodMachine {
             return (self.stops(), None);
         }
         let mut plan = Plan { actions: Vec::new(), wake: None, now };
+        for member in self.of(ContainerKind::Ephemeral) {
+            self.start(member, &mut plan);
+        }
+        if self.restarting_all {
+            let regular = self.members.iter().filter(|member| member.kind != ContainerKind::Ephemeral);
+            plan.actions.extend(regular.filter_map(stop));
+            return (plan.actions, plan.wake);
+        }
         // Once an app container was started, init containers are not looked at any more.
         let begun = self.of(ContainerKind::App).any(|member| member.state != State::New);
         for member in self.members.iter().filter(|member| member.kind != ContainerKind::App) {
@@ -202,9 +314,14 @@ impl PodMachine {
 
     /// What the containers have come to, if none of those that count will run again. Sidecars never count.
     fn verdict(&self) -> Option<End> {
+        if self.restarting_all {
+            return None;
+        }
         let policy = self.pod_policy.as_deref();
         let for_good = |member: &Member| match member.state {
-            State::Ended { code, .. } if !member.restarts_after(policy, code) => Some(code),
+            State::Ended { code, .. } if !member.replaced && !member.restarts_after(policy, code) => {
+                Some(code)
+            }
             _ => None,
         };
         if self.of(ContainerKind::Init).filter_map(for_good).any(|code| code != 0) {
@@ -215,10 +332,6 @@ impl PodMachine {
     }
 
     fn stops(&self) -> Vec<Action> {
-        let stop = |member: &Member| {
-            let running = matches!(member.state, State::Starting | State::Running { .. });
-            running.then(|| Action::Stop(member.name.clone()))
-        };
         let sidecar = |member: &&Member| member.kind == ContainerKind::Sidecar;
         let others = || self.members.iter().filter(|member| !sidecar(member));
         if others().any(|member| member.state.may_run()) {
@@ -230,18 +343,61 @@ impl PodMachine {
     }
 
     fn start(&self, member: &Member, plan: &mut Plan) {
-        match member.state {
-            State::New => plan.actions.push(Action::Start(member.name.clone())),
-            State::Ended { code, at } if member.restarts_after(self.pod_policy.as_deref(), code) => {
-                let due = at + member.back_off.pause(at);
-                if due <= plan.now {
-                    plan.actions.push(Action::Start(member.name.clone()));
-                } else {
-                    plan.wake = Some(plan.wake.map_or(due, |wake| wake.min(due)));
-                }
+        let paused = match member.state {
+            State::New => None,
+            State::Ended { code, .. }
+                if member.replaced || member.restarts_after(self.pod_policy.as_deref(), code) =>
+            {
+                member.counts_from.map(|end| end + member.back_off.pause(end))
             }
-            _ => {}
+            _ => return,
+        };
+        match paused.into_iter().chain(member.held).max() {
+            Some(due) if due > plan.now => {
+                plan.wake = Some(plan.wake.map_or(due, |wake| wake.min(due)));
+            }
+            _ => plan.actions.push(Action::Start(member.name.clone())),
         }
+    }
+
+    /// Which run of the container the next one is: 0 for the first.
+    #[must_use]
+    pub fn next_attempt(&self, name: &str) -> u32 {
+        let member = self.members.iter().find(|member| member.name == name);
+        member.map_or(0, |member| {
+            let again = !matches!(member.state, State::New);
+            member.restarts.saturating_add(u32::from(again))
+        })
+    }
+
+    /// When the container may be started again after its last end, if its back-off is not over by then.
+    #[must_use]
+    pub fn backs_off_until(&self, name: &str) -> Option<Instant> {
+        let member = self.members.iter().find(|member| member.name == name)?;
+        let end = member.counts_from?;
+        let pause = member.back_off.pause(end);
+        (!pause.is_zero()).then(|| end + pause)
+    }
+
+    /// The pause between the end of the container's last run and its next one; zero is not at all.
+    #[must_use]
+    pub fn pause(&self, name: &str) -> Duration {
+        let member = self.members.iter().find(|member| member.name == name);
+        let end = member.and_then(|member| Some((member, member.counts_from?)));
+        end.map_or(Duration::ZERO, |(member, end)| member.back_off.pause(end))
+    }
+
+    /// Whether the container is run again after this end, if nothing else happens.
+    #[must_use]
+    pub fn comes_back(&self, name: &str, code: i32) -> bool {
+        let Some(member) = self.members.iter().find(|member| member.name == name) else { return false };
+        !self.stopping && (member.replaced || member.restarts_after(self.pod_policy.as_deref(), code))
+    }
+
+    /// Whether all containers are being stopped to be run again.
+    #[must_use]
+    pub fn is_restarting_all(&self) -> bool {
+        self.restarting_all && !self.stopping
     }
 
     fn of(&self, kind: ContainerKind) -> impl Iterator<Item = &Member> {
@@ -251,6 +407,11 @@ impl PodMachine {
     fn member(&mut self, name: &str) -> Option<&mut Member> {
         self.members.iter_mut().find(|member| member.name == name)
     }
+}
+
+fn stop(member: &Member) -> Option<Action> {
+    let running = matches!(member.state, State::Starting | State::Running { .. });
+    running.then(|| Action::Stop(member.name.clone()))
 }
 
 struct Plan {

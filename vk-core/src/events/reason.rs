@@ -81,6 +81,10 @@ reasons! {
         /// A container waits before it is started again, or its image before it is fetched again (which is
         /// [news](crate::events::PodEventRecord::normal), not a warning).
         BackOff: Warning,
+        /// A container's image is not there, and its pull policy is `Never`.
+        ErrImageNeverPull: Warning,
+        /// A container's image has no valid name.
+        InspectFailed: Warning,
         /// Something about a container or a pod failed.
         Failed: Warning,
         /// A probe failed.

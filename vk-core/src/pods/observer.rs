@@ -142,6 +142,7 @@ impl Observer {
             PodEvent::Changed(pod) => self.present(pod),
             PodEvent::Gone { pod, last } => self.gone(&pod, last),
             PodEvent::Told { pod, event } => self.recorder.pod(&pod, event),
+            PodEvent::Probed { .. } => {}
         }
     }
 

@@ -104,7 +104,13 @@ fn fingerprint(pod: &Pod) -> u64 {
     use std::hash::{Hash, Hasher};
     let Some(spec) = &pod.spec else { return 0 };
     let mut hasher = std::hash::DefaultHasher::new();
-    let parts = (&spec.containers, &spec.init_containers, &spec.ephemeral_containers, &spec.resources);
+    let parts = (
+        &spec.containers,
+        &spec.init_containers,
+        &spec.ephemeral_containers,
+        &spec.resources,
+        spec.active_deadline_seconds,
+    );
     serde_json::to_string(&parts).unwrap_or_default().hash(&mut hasher);
     hasher.finish()
 }

@@ -28,7 +28,7 @@ use self::conditions::Facts;
 use self::containers::{Lists, View};
 use self::phase::Phase;
 
-pub(crate) use self::wanted::restarts_after;
+pub(crate) use self::wanted::{restarts_after, restarts_all_after};
 
 pub(super) use self::conditions::{is_owned as owns_condition, is_shared as shares_condition};
 

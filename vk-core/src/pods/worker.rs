@@ -607,7 +607,9 @@ impl Worker {
                     record.failures = 0;
                     record.not_before = None;
                 });
-                for container in running {
+                // A provider that tells itself knows better which are told to stop.
+                let told = self.native.contains(Feature::Events);
+                for container in running.into_iter().filter(|_| !told) {
                     let message = format!("Stopping container {container}");
                     self.recorder.pod(pod, PodEventRecord::new(Reason::Killing, message).about(container));
                 }

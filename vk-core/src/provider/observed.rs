@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
-use super::identity::PodRef;
+use super::identity::{ContainerRef, PodRef};
 use super::io::ExitStatus;
+use crate::containers::ProbeKind;
 use crate::events::PodEventRecord;
 
 /// A pod as the backend has it.
@@ -147,6 +148,15 @@ pub enum PodEvent {
         pod: PodRef,
         /// What happened.
         event: PodEventRecord,
+    },
+    /// A probe was run. Changes nothing; it is counted.
+    Probed {
+        /// Whose probe.
+        container: ContainerRef,
+        /// Which one.
+        kind: ProbeKind,
+        /// What came of it: `successful`, `failed` or `unknown`.
+        result: &'static str,
     },
 }
 

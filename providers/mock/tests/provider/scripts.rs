@@ -208,7 +208,7 @@ async fn a_pod_is_deleted_at_any_stage_and_what_never_ran_has_no_exit_code() {
         let last = loop {
             match bench.event().await {
                 PodEvent::Gone { last, .. } => break last.unwrap(),
-                PodEvent::Changed(_) | PodEvent::Told { .. } => {}
+                PodEvent::Changed(_) | PodEvent::Told { .. } | PodEvent::Probed { .. } => {}
                 PodEvent::Listed(_) => panic!("no gap"),
             }
         };

@@ -105,7 +105,12 @@ fn matching(rules: &[ContainerRestartRule], code: i32) -> Option<&ContainerResta
 
 /// Whether this end has all of the pod's containers run again.
 pub(super) fn restarts_all(container: &Wanted<'_>, ended: &ContainerStateTerminated) -> bool {
-    matching(container.rules, ended.exit_code).is_some_and(|rule| rule.action == RESTART_ALL)
+    restarts_all_after(container.rules, ended.exit_code)
+}
+
+/// Whether this exit code has all of the pod's containers run again, by the container's own rules (KEP-5532).
+pub(crate) fn restarts_all_after(rules: &[ContainerRestartRule], code: i32) -> bool {
+    matching(rules, code).is_some_and(|rule| rule.action == RESTART_ALL)
 }
 
 /// Whether any container may have all of the pod's containers run again.
