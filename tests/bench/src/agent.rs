@@ -27,8 +27,12 @@ pub(crate) fn line_up(external: &[String], without: &[String]) -> Result<Vec<Con
         contestants.push(Contestant { name: "ours".into(), command: Some(command), needs_node: false });
     }
     contestants.push(Contestant { name: "none".into(), command: None, needs_node: true });
-    if let Ok(binary) = std::env::var("VK_KWOK") {
-        let command = format!("{binary} --kubeconfig {{kubeconfig}} --manage-single-node {{node}}");
+    if let Ok(folder) = std::env::var("VK_KWOK") {
+        // Each stage file lies beside the binary; KWOK has none built in.
+        let command = format!(
+            "{folder}/kwok --kubeconfig {{kubeconfig}} --manage-single-node {{node}} --v ERROR \
+             $(printf -- '--config %s ' {folder}/stage-*.yaml)"
+        );
         contestants.push(Contestant { name: "kwok".into(), command: Some(command), needs_node: true });
     }
     for text in external {

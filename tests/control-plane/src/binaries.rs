@@ -55,7 +55,9 @@ pub fn is_built(cache: &Cache, module: Module) -> bool {
 }
 
 fn is_complete(folder: &Path, pin: &Pin) -> bool {
-    pin.binaries.iter().all(|(name, _)| folder.join(name).is_file())
+    let binaries = pin.binaries.iter().map(|(name, _)| name);
+    let resources = pin.resources.iter().map(|(name, _)| name);
+    binaries.chain(resources).all(|name| folder.join(name).is_file())
 }
 
 fn beside(folder: &Path, suffix: &str) -> PathBuf {
@@ -98,8 +100,9 @@ fn build(cache: &Cache, pin: &Pin, folder: &Path) -> Result<()> {
         .stderr(Stdio::piped());
     let child = command.spawn().with_context(|| format!("starting {}", go.display()))?;
     follow(child, &format!("{} {}", pin.name, pin.version), started, &beside(folder, "log"))?;
+    copy_resources(&go, pin, &source, &out)?;
     if !is_complete(&out, pin) {
-        bail!("go build of {} {} left a binary out: see {}", pin.name, pin.version, out.display());
+        bail!("go build of {} {} left a file out: see {}", pin.name, pin.version, out.display());
     }
     if folder.exists() {
         fs::remove_dir_all(folder).with_context(|| format!("clearing {}", folder.display()))?;
@@ -107,6 +110,28 @@ fn build(cache: &Cache, pin: &Pin, folder: &Path) -> Result<()> {
     fs::rename(&out, folder).with_context(|| format!("moving the build to {}", folder.display()))?;
     fs::remove_dir_all(&work).with_context(|| format!("clearing {}", work.display()))?;
     eprintln!("built {} {} in {} s", pin.name, pin.version, started.elapsed().as_secs());
+    Ok(())
+}
+
+/// Puts the files that a binary wants beside it there, out of the module's folder in Go's cache.
+fn copy_resources(go: &Path, pin: &Pin, source: &Path, out: &Path) -> Result<()> {
+    let (Some((_, package)), false) = (pin.binaries.first(), pin.resources.is_empty()) else { return Ok(()) };
+    let listed = Command::new(go)
+        .args(["list", "-f", "{{.Module.Dir}}", package])
+        .current_dir(source)
+        .env("GOFLAGS", "-mod=readonly -buildvcs=false")
+        .env("GOWORK", "off")
+        .output()
+        .with_context(|| format!("starting {}", go.display()))?;
+    if !listed.status.success() {
+        bail!("go list {package} failed: {}", String::from_utf8_lossy(&listed.stderr).trim());
+    }
+    let module = PathBuf::from(String::from_utf8_lossy(&listed.stdout).trim());
+    for (name, path) in pin.resources {
+        // Read and written, not copied: in Go's cache everything is read-only.
+        let content = fs::read(module.join(path)).with_context(|| format!("reading {path} of {package}"))?;
+        fs::write(out.join(name), content).with_context(|| format!("writing {name} beside {package}"))?;
+    }
     Ok(())
 }
 
@@ -166,14 +191,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_without_every_binary_is_not_a_build() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let pin = Module::Kubernetes(crate::Version::V1_37).pin();
-        for (name, _) in pin.binaries {
-            assert!(!is_complete(folder.path(), &pin), "complete before {name}");
-            fs::write(folder.path().join(name), "").expect("a file");
+    fn a_folder_without_every_file_is_not_a_build() {
+        for pin in [Module::Kubernetes(crate::Version::V1_37).pin(), Module::Kwok.pin()] {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            for (name, _) in pin.binaries.iter().chain(pin.resources) {
+                assert!(!is_complete(folder.path(), &pin), "complete before {name}");
+                fs::write(folder.path().join(name), "").expect("a file");
+            }
+            assert!(is_complete(folder.path(), &pin));
         }
-        assert!(is_complete(folder.path(), &pin));
     }
 
     #[test]

@@ -85,6 +85,9 @@ pub struct Pin {
     pub files: [(&'static str, &'static str); 3],
     /// Binaries: file name and Go package.
     pub binaries: &'static [(&'static str, &'static str)],
+    /// Files of the module itself that the binary wants beside it: file name, and path inside the module that holds
+    /// the first binary's package.
+    pub resources: &'static [(&'static str, &'static str)],
     /// Variables set at link time: the version the binary reports.
     pub stamps: &'static [(&'static str, &'static str)],
 }
@@ -106,6 +109,15 @@ const KUBERNETES: &[(&str, &str)] = &[
     ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
 ];
 
+/// What its nodes and pods go through, as its own installation has it: without them it refuses to start.
+const KWOK_STAGES: &[(&str, &str)] = &[
+    ("stage-node-initialize.yaml", "kustomize/stage/node/fast/node-initialize.yaml"),
+    ("stage-node-heartbeat.yaml", "kustomize/stage/node/heartbeat-with-lease/node-heartbeat-with-lease.yaml"),
+    ("stage-pod-ready.yaml", "kustomize/stage/pod/fast/pod-ready.yaml"),
+    ("stage-pod-complete.yaml", "kustomize/stage/pod/fast/pod-complete.yaml"),
+    ("stage-pod-delete.yaml", "kustomize/stage/pod/fast/pod-delete.yaml"),
+];
+
 impl Module {
     /// The pin: files, packages, flags.
     #[must_use]
@@ -116,6 +128,7 @@ impl Module {
                 version: version.release(),
                 files: files!("kubernetes-1.37"),
                 binaries: KUBERNETES,
+                resources: &[],
                 stamps: &[
                     ("k8s.io/component-base/version.gitVersion", "v1.37.2"),
                     ("k8s.io/component-base/version.gitMajor", "1"),
@@ -127,6 +140,7 @@ impl Module {
                 version: version.release(),
                 files: files!("kubernetes-1.35"),
                 binaries: KUBERNETES,
+                resources: &[],
                 stamps: &[
                     ("k8s.io/component-base/version.gitVersion", "v1.35.4"),
                     ("k8s.io/component-base/version.gitMajor", "1"),
@@ -138,6 +152,7 @@ impl Module {
                 version: "3.6.16",
                 files: files!("etcd"),
                 binaries: &[("etcd", "go.etcd.io/etcd/server/v3")],
+                resources: &[],
                 stamps: &[],
             },
             Self::Kwok => Pin {
@@ -145,6 +160,7 @@ impl Module {
                 version: "0.8.0",
                 files: files!("kwok"),
                 binaries: &[("kwok", "sigs.k8s.io/kwok/cmd/kwok")],
+                resources: KWOK_STAGES,
                 stamps: &[],
             },
             Self::MetricsServer => Pin {
@@ -152,6 +168,7 @@ impl Module {
                 version: "0.9.0",
                 files: files!("metrics-server"),
                 binaries: &[("metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server")],
+                resources: &[],
                 stamps: &[],
             },
         }
@@ -178,7 +195,8 @@ impl Pin {
         let flags = self.ldflags();
         let files = self.files.iter().flat_map(|(name, content)| [name.as_bytes(), content.as_bytes()]);
         let packages = self.binaries.iter().flat_map(|(name, package)| [name.as_bytes(), package.as_bytes()]);
-        let hash = fingerprint(files.chain(packages).chain([flags.as_bytes()]));
+        let resources = self.resources.iter().flat_map(|(name, path)| [name.as_bytes(), path.as_bytes()]);
+        let hash = fingerprint(files.chain(packages).chain(resources).chain([flags.as_bytes()]));
         format!("{}-{}-{hash}", self.name, self.version)
     }
 }
