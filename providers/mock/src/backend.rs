@@ -400,8 +400,7 @@ impl State {
         }
         if let Some(record) = self.pods.get_mut(&pod.uid) {
             let before = record.glimpse();
-            record.deleting = true;
-            record.stop(now, grace);
+            record.delete(now, grace);
             let visible = record.glimpse() != before;
             self.settle(&pod.uid, now, visible, out);
         }
@@ -435,7 +434,8 @@ impl State {
             }
         }
         if pod.is_gone() && pod.deleting {
-            let event = PodEvent::Gone { pod: pod.id.clone(), last: Some(pod.runtime()) };
+            let last = (!pod.untold).then(|| pod.runtime());
+            let event = PodEvent::Gone { pod: pod.id.clone(), last };
             out.events.push(event);
             self.forget(uid, now);
             return;

@@ -29,7 +29,7 @@
 //! | `oom-after` ᶜ | duration, `never` | `never` | a run ends with `OOMKilled`, 137 |
 //! | `readiness-delay` ᶜ | duration | `0` | from the start of a run until it is ready |
 //! | `termination-latency` ᶜ | duration, `never` | `0` | from SIGTERM to the exit; what exceeds the grace period is killed, 137 |
-//! | `termination-exit-code` ᶜ | 0 to 255 | `0` | the exit code after SIGTERM |
+//! | `termination-exit-code` ᶜ | 0 to 255 | `0`, not reported | the exit code after SIGTERM |
 //! | `termination-message` ᶜ | text, up to 4 KiB | | the termination message of every run |
 //! | `log` ᶜ | text, up to 64 KiB | start, command, number of variables | the log's first lines |
 //! | `log-rate` ᶜ | lines per second | `0` | further lines while it runs |
@@ -47,6 +47,10 @@
 //! 10 s, 20 s, 40 s, … up to 5 min. Init containers run in order, sidecars start before and stop after the
 //! others. `activeDeadlineSeconds` and `preStop.sleep` are honoured; other hooks and all probes
 //! succeed, the readiness probe after `readiness-delay`.
+//!
+//! A running pod that is deleted, and of whose end nothing is scripted (no `termination-…` key, no hook that takes
+//! time), is gone at once, without a word on exit codes, as at many a backend: the node writes no last status then. With
+//! such a key the containers' ends are reported, and written, as a kubelet does.
 //!
 //! # Exec, attach, port-forward
 //!

@@ -59,6 +59,9 @@ pub(crate) struct Pod {
     /// Whether the ledger has its end.
     #[serde(default)]
     pub(crate) counted_out: bool,
+    /// It was deleted out of the blue, and its script has no word on how that ends.
+    #[serde(skip)]
+    pub(crate) untold: bool,
     /// Init containers in order, then the others.
     pub(crate) containers: Box<[Container]>,
     /// When the backend will look at the pod next.
@@ -137,6 +140,7 @@ impl Pod {
             outcome: None,
             deleting: false,
             counted_out: false,
+            untold: false,
             containers,
             alarm: None,
             followers: None,

@@ -41,7 +41,8 @@ pub(crate) struct ContainerScript {
     pub(crate) readiness_delay: Duration,
     /// `None` ignores SIGTERM.
     pub(crate) termination_latency: Option<Duration>,
-    pub(crate) termination_exit_code: i32,
+    /// `None`: nothing but SIGTERM's default is scripted, and the backend has no more to tell than that it is gone.
+    pub(crate) termination_exit_code: Option<i32>,
     pub(crate) termination_message: Option<String>,
     pub(crate) log: Option<String>,
     /// Lines per second, after the first ones.
@@ -55,6 +56,15 @@ pub(crate) struct ContainerScript {
     pub(crate) memory_usage: Option<f64>,
 }
 
+impl ContainerScript {
+    /// Whether an end by SIGTERM is one to speak of.
+    pub(crate) fn tells_termination(&self) -> bool {
+        self.termination_exit_code.is_some()
+            || self.termination_message.is_some()
+            || self.termination_latency != Some(Duration::ZERO)
+    }
+}
+
 impl Default for ContainerScript {
     fn default() -> Self {
         Self {
@@ -63,7 +73,7 @@ impl Default for ContainerScript {
             oom_after: None,
             readiness_delay: Duration::ZERO,
             termination_latency: Some(Duration::ZERO),
-            termination_exit_code: 0,
+            termination_exit_code: None,
             termination_message: None,
             log: None,
             log_rate: 0.0,
@@ -191,7 +201,7 @@ impl ContainerScript {
             "oom-after" => self.oom_after = unless_never(value)?,
             "readiness-delay" => self.readiness_delay = duration(value)?,
             "termination-latency" => self.termination_latency = unless_never(value)?,
-            "termination-exit-code" => self.termination_exit_code = exit_code(value)?,
+            "termination-exit-code" => self.termination_exit_code = Some(exit_code(value)?),
             "termination-message" => self.termination_message = Some(short(value, 4096)?),
             "log" => self.log = Some(short(value, 65_536)?),
             "log-rate" => self.log_rate = number(value, 1e6)?,

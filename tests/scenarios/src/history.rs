@@ -114,10 +114,8 @@ impl History {
                     );
                 }
             }
-            let ups =
-                versions.windows(2).filter(|pair| !is_true(&pair[0], "Ready") && is_true(&pair[1], "Ready"));
+            let ups = readinesses(versions);
             let restarts = versions.last().map_or(0, restarts);
-            let ups = ups.count();
             if let Some(pod) = versions.last()
                 && ups > 1 + usize::try_from(restarts).unwrap_or_default()
             {
@@ -135,6 +133,21 @@ impl Seen {
 
 fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How often a pod became ready. What the node lifecycle controller takes away from the pods of a node that gave no
+/// sign, and the node gives back, is not counted: it leaves no reason, as a kubelet always does.
+fn readinesses(versions: &[Pod]) -> usize {
+    let given_up = |pod: &Pod| {
+        let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let ready = conditions.into_iter().find(|condition| condition.type_ == "Ready");
+        ready.is_some_and(|ready| {
+            ready.status == "False" && ready.reason.as_deref().unwrap_or_default().is_empty()
+        })
+    };
+    let is_up =
+        |pair: &&[Pod]| !is_true(&pair[0], "Ready") && is_true(&pair[1], "Ready") && !given_up(&pair[0]);
+    versions.windows(2).filter(is_up).count()
 }
 
 fn restarts(pod: &Pod) -> i32 {
@@ -163,4 +176,25 @@ fn step(before: &Pod, after: &Pod) -> Result<(), &'static str> {
         return Err("its address changed");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn ready(status: &str, reason: Option<&str>) -> Pod {
+        let condition = json!({"type": "Ready", "status": status, "reason": reason});
+        let pod = json!({"metadata": {"name": "one"}, "status": {"conditions": [condition]}});
+        serde_json::from_value(pod).expect("a pod")
+    }
+
+    #[test]
+    fn readiness_that_a_lost_node_gets_back_is_not_counted_again() {
+        let (down, up) = (ready("False", Some("ContainersNotReady")), ready("True", None));
+        let given_up = ready("False", None);
+        assert_eq!(readinesses(&[down.clone(), up.clone(), given_up, up.clone()]), 1);
+        assert_eq!(readinesses(&[Pod::default(), up.clone(), down, up]), 2);
+    }
 }

@@ -21,7 +21,9 @@ macro_rules! in_memory {
 
 in_memory! {
     calls::{
-        an_instant_pod_costs_two_status_writes_and_a_deletion,
+        an_instant_pod_costs_a_status_write_and_a_deletion,
+        an_end_that_says_something_costs_one_write,
+        an_awaited_end_is_written_though_nothing_is_known_of_it,
         a_hundred_pods_cost_a_hundred_times_that,
         a_slow_pod_costs_one_more_write,
         a_completed_pods_removal_costs_nothing,

@@ -329,6 +329,17 @@ impl Record {
         self.not_before = None;
     }
 
+    /// Whether the pod was deleted, is gone as it should be, and nobody saw how its containers ended: a terminal
+    /// status would only make something up.
+    pub(crate) fn end_is_untold(&self) -> bool {
+        let nothing_special = Situation::Ended { reason: None, message: None };
+        self.presence == Presence::Absent
+            && self.delete.is_some()
+            && self.eviction.is_none()
+            && self.situation == nothing_special
+            && self.runtime.as_ref().is_none_or(|runtime| runtime.may_run())
+    }
+
     /// Whether a create may have reached the backend.
     pub(crate) fn was_created(&self) -> bool {
         self.presence == Presence::Present || self.create != CreateCall::NotSent

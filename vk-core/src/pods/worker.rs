@@ -206,9 +206,11 @@ impl Worker {
                 state,
                 record.quiet_until,
                 untouched,
+                record.end_is_untold(),
             ))
         });
-        let Some((pod, desired, runtime, situation, state, quiet_until, untouched)) = view.flatten() else {
+        let Some((pod, desired, runtime, situation, state, quiet_until, untouched, untold)) = view.flatten()
+        else {
             // Without an object there is nobody to tell.
             self.table.with(uid, |record| {
                 if record.desired.is_none() && record.confirmed_gone {
@@ -225,8 +227,11 @@ impl Worker {
         let none = PodStatus::default();
         let current = object.status.as_ref().unwrap_or(&none);
         let over = state.is_over();
-        if over && untouched && current.start_time.is_none() && object.metadata.deletion_timestamp.is_some() {
-            // It was never acknowledged, and nothing ever ran: its removal says it all.
+        let removable = over && object.metadata.deletion_timestamp.is_some();
+        let unawaited = object.metadata.finalizers.iter().flatten().next().is_none();
+        if removable && ((untouched && current.start_time.is_none()) || (untold && unawaited)) {
+            // It was never acknowledged and nothing ever ran, or nothing is known of how it ended and nobody holds the
+            // object to learn it: its removal says it all.
             self.table.with(uid, |record| record.input(PodInput::StatusPublished));
             return;
         }

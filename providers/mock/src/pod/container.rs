@@ -245,7 +245,9 @@ impl Container {
         let exits = script.termination_latency.map(|latency| after(after(now, pre_stop), latency));
         // A process that is done exactly when the kill comes is killed.
         let ending = match exits {
-            Some(at) if at < kill_at => End { at, code: script.termination_exit_code, oom: false },
+            Some(at) if at < kill_at => {
+                End { at, code: script.termination_exit_code.unwrap_or(0), oom: false }
+            }
             _ => End { at: kill_at, code: KILLED, oom: false },
         };
         if end.is_none_or(|end| end.at > ending.at) {

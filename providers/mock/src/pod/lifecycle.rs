@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use vk_core::provider::ContainerKind;
 
-use super::container::{End, KILLED, State};
+use super::container::{Container, End, KILLED, State};
 use super::{Outcome, Pod, Stage};
 use crate::time::after;
 
@@ -19,7 +19,7 @@ impl Pod {
             Stage::Init(_) | Stage::Running | Stage::Stopping { .. } | Stage::Gone => None,
         };
         let vanishes = self.script.disappear_after.map(|delay| after(self.created, delay));
-        let containers = self.containers.iter().filter_map(super::Container::next_due);
+        let containers = self.containers.iter().filter_map(Container::next_due);
         let dues = [own, vanishes, self.evicted_at(), self.deadline_at()];
         dues.into_iter().flatten().chain(containers).min()
     }
@@ -132,6 +132,16 @@ impl Pod {
         }
         self.proceed(now);
         self.advance(now);
+    }
+
+    /// Deletes the pod: [`stop`](Self::stop), and whether there will be anything to say of its end.
+    pub(crate) fn delete(&mut self, now: Timestamp, grace: Duration) {
+        self.deleting = true;
+        let mut lasting = self.containers.iter().filter(|c| c.kind != ContainerKind::Init);
+        let all_run = self.stage == Stage::Running && lasting.all(Container::is_running);
+        let told = self.containers.iter().any(|c| self.script.container(&c.name).tells_termination());
+        self.stop(now, grace);
+        self.untold = all_run && !told && self.outcome.is_none() && self.is_gone();
     }
 
     fn begin_stop(&mut self, now: Timestamp, grace: Duration) {

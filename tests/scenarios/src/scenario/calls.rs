@@ -7,7 +7,8 @@ use tokio::time::sleep;
 use vk_apiserver::{RequestKind, Requests, Verb};
 
 use crate::agreement::agree;
-use crate::pods::{Pods, uid_of};
+use crate::history::History;
+use crate::pods::{Pods, exit_code, uid_of};
 use crate::virtual_node::VirtualNode;
 use crate::wait::{eventually, holds};
 use crate::workload::{annotated, pod, with_restart_policy};
@@ -30,9 +31,8 @@ async fn settle() {
     sleep(Duration::from_secs(10)).await;
 }
 
-/// An instant pod costs one status write to Running; its end one status write, which tells how it ended, and one
-/// deletion.
-pub async fn an_instant_pod_costs_two_status_writes_and_a_deletion(world: &World) {
+/// An instant pod costs one status write to Running; its end one deletion: nothing is known of how it ended.
+pub async fn an_instant_pod_costs_a_status_write_and_a_deletion(world: &World) {
     let node = VirtualNode::ready(world).await;
     let pods = Pods::of(world);
     settle().await;
@@ -46,7 +46,42 @@ pub async fn an_instant_pod_costs_two_status_writes_and_a_deletion(world: &World
     pods.until_gone("one").await;
     settle().await;
     let calls = lines(&world.node_calls().since(&running), false);
-    assert_eq!(calls, ["1 patch pods/status", "1 delete pods"], "delete to gone");
+    assert_eq!(calls, ["1 delete pods"], "delete to gone");
+    node.remove(world).await;
+}
+
+/// A deleted pod whose end says something costs one more write, before its object goes.
+pub async fn an_end_that_says_something_costs_one_write(world: &World) {
+    let node = VirtualNode::ready(world).await;
+    let pods = Pods::of(world);
+    let history = History::of(world).await;
+    let uid = uid_of(&pods.create(&annotated("one", &node.name, &[("termination-exit-code", "7")])).await);
+    pods.until_ready("one").await;
+    settle().await;
+    let before = world.node_calls();
+    pods.delete("one").await;
+    pods.until_gone("one").await;
+    settle().await;
+    let calls = lines(&world.node_calls().since(&before), false);
+    assert_eq!(calls, ["1 patch pods/status", "1 delete pods"]);
+    assert_eq!(exit_code(&history.last_of(&uid).await), Some(7));
+    node.remove(world).await;
+}
+
+/// Who holds a pod's object by a finalizer learns of its end, even of one that nobody saw.
+pub async fn an_awaited_end_is_written_though_nothing_is_known_of_it(world: &World) {
+    let node = VirtualNode::ready(world).await;
+    let pods = Pods::of(world);
+    let mut held = pod("held", &node.name);
+    held.metadata.finalizers = Some(vec!["example.com/hold".to_owned()]);
+    pods.create(&held).await;
+    pods.until_ready("held").await;
+    pods.delete("held").await;
+    let ended = pods.until_phase("held", "Failed").await;
+    assert_eq!(exit_code(&ended), Some(137), "{:#?}", ended.status);
+    pods.patch("held", &json!({"metadata": {"finalizers": null}})).await;
+    pods.until_gone("held").await;
+    agree(world, &node).await;
     node.remove(world).await;
 }
 
@@ -71,7 +106,7 @@ pub async fn a_hundred_pods_cost_a_hundred_times_that(world: &World) {
     }
     settle().await;
     let calls = lines(&world.node_calls().since(&before), true);
-    assert_eq!(calls, ["200 patch pods/status", "100 delete pods"]);
+    assert_eq!(calls, ["100 patch pods/status", "100 delete pods"]);
     node.remove(world).await;
 }
 

@@ -286,7 +286,7 @@ pub async fn a_deleted_namespace_leaves_nothing_running(world: &World) {
     let history = History::of_all(pods.api.clone()).await;
     let deployments = Objects::<Deployment>::in_namespace(world, &doomed);
     deployments.create(deployment("web", &node.name, 5, &[("termination-latency", "700ms")])).await;
-    deployments.create(deployment("quick", &node.name, 5, &[])).await;
+    deployments.create(deployment("quick", &node.name, 5, &[("termination-exit-code", "0")])).await;
     for name in ["web", "quick"] {
         until_rolled_out(&deployments, name, 5).await;
     }

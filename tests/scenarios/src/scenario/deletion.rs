@@ -105,7 +105,7 @@ pub async fn a_forced_deletion_leaves_nothing_running(world: &World) {
 pub async fn a_finalizer_keeps_the_object_but_not_the_pod(world: &World) {
     let node = VirtualNode::ready(world).await;
     let pods = Pods::of(world);
-    let mut held = pod("held", &node.name);
+    let mut held = annotated("held", &node.name, &[("termination-exit-code", "0")]);
     held.metadata.finalizers = Some(vec!["example.com/hold".to_owned()]);
     pods.create(&held).await;
     let uid = uid_of(&pods.until_ready("held").await);

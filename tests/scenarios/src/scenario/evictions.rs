@@ -17,7 +17,7 @@ use crate::pods::{Pods, condition, phase_of, uid_of};
 use crate::scenario::controllers::{until_nothing_is_left, until_ready_pods, until_rolled_out};
 use crate::virtual_node::VirtualNode;
 use crate::wait::{eventually_within, holds};
-use crate::workload::{deployment, pod};
+use crate::workload::{annotated, deployment};
 use crate::world::World;
 
 const FIRE: &str = "example.com/fire";
@@ -59,7 +59,7 @@ pub async fn a_taint_drives_out_who_does_not_tolerate_it(world: &World) {
         until_rolled_out(&deployments, name, 3).await;
     }
     // Nobody's: whoever tolerates the taint for a time would be replaced by who does so too.
-    let mut lingers = pod("lingers", &node.name);
+    let mut lingers = annotated("lingers", &node.name, &[("termination-exit-code", "0")]);
     let mut for_a_time: Toleration = serde_json::from_value(toleration).expect("a toleration");
     for_a_time.toleration_seconds = Some(2);
     lingers.spec.get_or_insert_default().tolerations.get_or_insert_default().push(for_a_time);
