@@ -73,6 +73,7 @@ in_memory! {
         a_storm_of_lost_answers_ends_right,
         a_storm_of_everything_ends_right,
         a_status_whose_answer_was_lost_keeps_its_times,
+        a_deletion_that_a_status_writes_answer_tells_of_is_heeded,
         a_request_that_hangs_is_given_up,
         what_ends_while_the_api_server_is_away_is_told_when_it_is_back,
         clocks_that_differ_do_not_cost_a_pod_its_grace,

@@ -238,6 +238,23 @@ pub async fn a_status_whose_answer_was_lost_keeps_its_times(world: &World) {
     node.remove(world).await;
 }
 
+/// A deletion of which the answer to a status write tells first is heeded when the watch tells of it too.
+pub async fn a_deletion_that_a_status_writes_answer_tells_of_is_heeded(world: &World) {
+    let node = VirtualNode::ready(world).await;
+    let pods = Pods::of(world);
+    let uid = uid_of(&pods.create(&pod("one", &node.name)).await);
+    pods.until_ready("one").await;
+    assert!(world.server().stall_watches("pods", true) > 0);
+    pods.delete("one").await;
+    assert!(node.backend.set_ready(&uid, "a", false));
+    pods.until("one", "is told to be unready", |pod| !is_true(pod, "Ready")).await;
+    assert!(live_at_backend(&node).contains(&uid), "the watch has told nothing yet");
+    world.server().drop_watches("pods");
+    pods.until_gone("one").await;
+    agree(world, &node).await;
+    node.remove(world).await;
+}
+
 /// A request that is never answered holds up its pod for a while, and nothing else.
 pub async fn a_request_that_hangs_is_given_up(world: &World) {
     let node = VirtualNode::ready(world).await;
