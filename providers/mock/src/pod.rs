@@ -31,6 +31,7 @@ pub(crate) mod restart;
 
 /// One pod.
 #[derive(Debug, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own; the stage is `stage`")]
 pub(crate) struct Pod {
     #[serde(with = "pod_ref")]
     pub(crate) id: PodRef,

@@ -379,7 +379,7 @@ mod tests {
                     assert_eq!(&runtime, gone, "what is gone stays as it is: {what}");
                 }
                 if pod.is_gone() {
-                    assert!(pod.containers.iter().all(super::super::Container::has_stopped), "{what}");
+                    assert!(pod.containers.iter().all(Container::has_stopped), "{what}");
                     assert_eq!(pod.next_due(), None, "{what}");
                     gone = Some(runtime.clone());
                 }
