@@ -9,6 +9,7 @@
 //! | `VK_NODE_BIN` | scenarios, real, peers, bench | the daemon's binary, just built |
 //! | `VK_KUBECTL` | peers | a pinned kubectl |
 //! | `VK_METRICS_SERVER` | peers | metrics-server's binary |
+//! | `VK_HELM` | peers | Helm's binary |
 //! | `VK_CONTROL_PLANE=real` | real | the scenarios run against the control plane whose namespace they are in |
 //! | `VK_KWOK` | bench | KWOK's binary |
 //!

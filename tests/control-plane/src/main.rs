@@ -126,6 +126,8 @@ enum Part {
     Kwok,
     /// metrics-server, which reads nodes' metrics
     MetricsServer,
+    /// Helm, which renders and installs the chart
+    Helm,
 }
 
 fn main() -> ExitCode {
@@ -176,6 +178,7 @@ fn build(cache: &Cache, version: Version, part: Part) -> Result<()> {
         Part::ControlPlane => vec![Module::Etcd, Module::Kubernetes(version)],
         Part::Kwok => vec![Module::Kwok],
         Part::MetricsServer => vec![Module::MetricsServer],
+        Part::Helm => vec![Module::Helm],
     };
     for module in modules {
         println!("{}", binaries::ensure(cache, module)?.display());

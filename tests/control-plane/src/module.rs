@@ -72,6 +72,8 @@ pub enum Module {
     Kwok,
     /// metrics-server, which reads nodes' metrics.
     MetricsServer,
+    /// Helm, which renders and installs the chart.
+    Helm,
 }
 
 /// What is built from a module, and how.
@@ -171,6 +173,13 @@ impl Module {
                 resources: &[],
                 stamps: &[],
             },
+            Self::Helm => Pin {
+                name: "helm",
+                version: "4.3.1",
+                files: files!("helm"),
+                binaries: &[("helm", "helm.sh/helm/v4/cmd/helm")],
+                stamps: &[("helm.sh/helm/v4/internal/version.version", "v4.3.1")],
+            },
         }
     }
 }
@@ -205,12 +214,13 @@ impl Pin {
 mod tests {
     use super::*;
 
-    const MODULES: [Module; 5] = [
+    const MODULES: [Module; 6] = [
         Module::Kubernetes(Version::V1_37),
         Module::Kubernetes(Version::V1_35),
         Module::Etcd,
         Module::Kwok,
         Module::MetricsServer,
+        Module::Helm,
     ];
 
     #[test]

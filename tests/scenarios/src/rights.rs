@@ -66,6 +66,16 @@ pub fn granted() -> Vec<Right> {
     objects().iter().flat_map(rights_of).collect()
 }
 
+/// Every right that the roles of another manifest grant, in its order.
+///
+/// # Panics
+/// When it is no YAML.
+#[must_use]
+pub fn granted_by(manifest: &str) -> Vec<Right> {
+    let objects: Vec<Value> = serde_saphyr::from_multiple(manifest).expect("the manifest is YAML");
+    objects.iter().flat_map(rights_of).collect()
+}
+
 /// A service account with the manifest's roles, all under a name of its own.
 #[derive(Debug)]
 pub struct NodeAccount {

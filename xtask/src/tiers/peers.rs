@@ -11,7 +11,7 @@ use crate::tally::Tally;
 use crate::tools;
 
 /// The targets that need the real control plane: aggregation, controllers, nodes' certificates.
-const IN_PLANE: [&str; 1] = ["peers_metrics"];
+const IN_PLANE: [&str; 2] = ["peers_chart", "peers_metrics"];
 
 pub(crate) fn run(in_ci: bool) -> Result<Tally> {
     let targets = targets(Kind::Peers)?;
@@ -45,5 +45,6 @@ fn with_plane(in_ci: bool, targets: &[String]) -> Result<Tally> {
         return Ok(Tally::cannot(in_ci, "prometheus", &format!("{error:#}")));
     }
     let metrics_server = tool.part("metrics-server")?.join("metrics-server");
-    inside_plane(&tool, targets, &[("VK_METRICS_SERVER", metrics_server)])
+    let helm = tool.part("helm")?.join("helm");
+    inside_plane(&tool, targets, &[("VK_METRICS_SERVER", metrics_server), ("VK_HELM", helm)])
 }
