@@ -3,7 +3,7 @@
 //! `GET /metrics` of the kubelet API shows one node's; an admin port shows those of all nodes of a process, with the
 //! label `node` ([`render`]). Where the kubelet counts the same thing the name and the labels are the kubelet's;
 //! what only a virtual node has begins with `vk_`. Units are in the names: seconds, bytes, totals. The list is a
-//! golden file, `snapshots/`: a name that is in it stays.
+//! golden file, `snapshots/`, and documented in `docs/metrics.md`: a name that is in it stays.
 //!
 //! Labels have few values. None holds a pod, a path or a text from outside.
 
@@ -150,11 +150,21 @@ fn seconds() -> Histogram {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
+    use crate::config::NodeConfig;
+    use crate::node::LeaseStatus;
+    use crate::provider::fake::Fake;
 
     /// One of everything: a family without samples is not written.
     fn busy() -> Metrics {
-        let (metrics, second) = (Metrics::new("node-1"), std::time::Duration::from_secs(1));
+        let second = std::time::Duration::from_secs(1);
+        let client = kube::Client::new(axum::Router::new(), "default");
+        let node = crate::Node::builder(NodeConfig::new("node-1"), Arc::<Fake>::default(), client).build();
+        let metrics = node.metrics();
+        let renewed = LeaseStatus { renewed: Some(tokio::time::Instant::now()), ..LeaseStatus::default() };
+        crate::run::sample_lease(&metrics, tokio::sync::watch::channel(renewed).1);
         let port = metrics.port();
         port.answered(&port.request("GET", "metrics", false), second);
         port.refused("full");
@@ -176,8 +186,49 @@ mod tests {
         metrics
     }
 
-    #[test]
-    fn the_families_and_their_labels_are_those_of_the_golden_list() {
+    /// The page that documents them: one row for each family.
+    fn page(text: &str) -> String {
+        let mut page = String::from(
+            "# Metrics\n\n\
+             Made from what a node counts; `VK_UPDATE=1 cargo test -p vk-core metrics` writes it again.\n\n\
+             `GET /metrics` of a node's kubelet API has these; `/metrics` of the admin port has them for every node of \
+             the\nprocess, with the label `node`. Units are in the names. Where the kubelet counts the same thing, name \
+             and labels are\nthe kubelet's. A name on this page stays. What `/metrics/resource`, `/metrics/cadvisor`, \
+             `/metrics/probes` and\n`/metrics/slis` have is the kubelet's list, as far as it is known of pods that run \
+             elsewhere.\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n",
+        );
+        let lines: Vec<&str> = text.lines().collect();
+        for (index, line) in lines.iter().enumerate() {
+            let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' '))
+            else {
+                continue;
+            };
+            let of_type = format!("# TYPE {name} ");
+            let kind = lines[index + 1].strip_prefix(&of_type).expect("a type after the help");
+            let sample = lines[index + 2];
+            assert!(sample.starts_with(name), "a sample after the type: {sample}");
+            let labels = sample.split_once('{').map_or("", |(_, rest)| rest.rsplit_once('}').unwrap().0);
+            let names = labels.split("\",").filter_map(|label| Some(label.split_once('=')?.0));
+            let names: Vec<String> = names.filter(|n| *n != "le").map(|n| format!("`{n}`")).collect();
+            let names = if names.is_empty() { "—".to_owned() } else { names.join(", ") };
+            writeln!(page, "| `{name}` | {kind} | {names} | {help} |").unwrap();
+        }
+        page
+    }
+
+    #[tokio::test]
+    async fn every_family_is_documented() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+        let page = page(&busy().text());
+        if std::env::var_os("VK_UPDATE").is_some() {
+            std::fs::write(&path, &page).unwrap();
+        }
+        let written = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(written, page, "VK_UPDATE=1 cargo test -p vk-core metrics");
+    }
+
+    #[tokio::test]
+    async fn the_families_and_their_labels_are_those_of_the_golden_list() {
         let text = busy().text();
         let mut lines: Vec<&str> = Vec::new();
         for line in text.lines() {

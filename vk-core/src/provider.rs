@@ -74,6 +74,8 @@ pub use self::stats::{
     ContainerUsage, CpuUsage, FilesystemUsage, MemoryUsage, NetworkUsage, NodeUsage, PodUsage, Usage,
 };
 pub(crate) use self::wrap::Metered;
+#[cfg(test)]
+pub(crate) use self::wrap::fake;
 pub use self::wrap::{Delayed, Delays, Faults, Faulty, Limited, Limits, Verb};
 
 mod error;

@@ -18,8 +18,8 @@ use crate::events::{EventFlusher, Recorder};
 use crate::health::{Concern, Health};
 use crate::metrics::{Kind, Metrics};
 use crate::node::{
-    Heartbeat, HeartbeatError, Instance, LeaseHandle, LeaseKeeper, LeaseRuntime, NodeContext, RegisterError,
-    Registered, deregister, ensure_registered,
+    Heartbeat, HeartbeatError, Instance, LeaseHandle, LeaseKeeper, LeaseRuntime, LeaseStatus, NodeContext,
+    RegisterError, Registered, deregister, ensure_registered,
 };
 use crate::pods::{PodLookup, Pods};
 use crate::provider::{Metered, Provider};
@@ -392,9 +392,13 @@ fn observe_lease(context: &NodeContext, lease: &LeaseHandle) {
             _ => Ok(()),
         }
     });
-    let status = lease.status();
+    sample_lease(&context.metrics, lease.status());
+}
+
+/// The lease's age, which there is none of before there is a lease.
+pub(crate) fn sample_lease(metrics: &Metrics, status: watch::Receiver<LeaseStatus>) {
     let help = "How long ago the node's lease was renewed; absent before the first time";
-    context.metrics.sample(Kind::Gauge, "vk_lease_age_seconds", help, "", move || {
+    metrics.sample(Kind::Gauge, "vk_lease_age_seconds", help, "", move || {
         status.borrow().age().map(|age| ("", age.as_secs_f64())).into_iter().collect()
     });
 }

@@ -77,10 +77,7 @@ impl Worker {
         for _ in 0..STEPS_PER_PASS {
             // Boxed: a pass that waits costs what it holds.
             Box::pin(self.publish(uid)).await;
-            let patience = Patience {
-                creation_grace: self.config.creation_grace,
-                deletion_slack: self.config.deletion_slack,
-            };
+            let patience = self.patience();
             let decided = self.table.with(uid, |record| {
                 record.stale &= self.renews();
                 let step = decide(record, Instant::now(), self.clock.now(), &patience);
@@ -120,6 +117,10 @@ impl Worker {
             self.metrics.step(name, outcome);
         }
         self.table.queue.add(uid.clone());
+    }
+
+    fn patience(&self) -> Patience {
+        Patience { creation_grace: self.config.creation_grace, deletion_slack: self.config.deletion_slack }
     }
 
     /// Asks the provider, until it answers, what pods without limits of their own may use. Until then nothing is
@@ -512,10 +513,13 @@ impl Worker {
         let looked = slot.outside(self.observer.look(since)).await;
         match looked {
             Ok(()) => {
-                // A look that proves nothing (the mass-absence guard stands) is repeated at leisure.
+                let now = Instant::now();
                 self.table.with(&pod.uid, |record| {
-                    record.failures = record.failures.saturating_add(1);
-                    record.not_before = Some(Instant::now() + backoff(&self.config, record.failures));
+                    // One that proves nothing (the mass-absence guard stands) is a failure, repeated at leisure.
+                    if matches!(decide(record, now, self.clock.now(), &self.patience()), Step::Look) {
+                        record.failures = record.failures.saturating_add(1);
+                        record.not_before = Some(now + backoff(&self.config, record.failures));
+                    }
                 });
             }
             Err(error) => {

@@ -8,7 +8,7 @@ pub(crate) use self::metered::Metered;
 
 mod delayed;
 #[cfg(test)]
-pub(super) mod fake;
+pub(crate) mod fake;
 mod faulty;
 mod limited;
 mod metered;
