@@ -138,7 +138,11 @@ async fn ask(settings: &Settings, cluster: &Cluster, report: &mut Report) {
                 report.good(format!("clocks agree within {} s", skew.as_secs().unsigned_abs()));
             }
         }
-        Err(why) => report.notes.push(format!("the API server's clock: {why}")),
+        Err(why) => report.faults.push(Fault::new(
+            "cannot compare this machine's clock with the API server's",
+            format!("at {}", cluster.server),
+            format!("ask it without what stands between and takes the Date from its answers ({why})"),
+        )),
     }
     if settings.cluster.bootstrap.is_some() && cluster.identity.is_none() {
         if report.faults.keep(preflight::check_bootstrap(cluster, settings).await).is_some() {
@@ -151,8 +155,18 @@ async fn ask(settings: &Settings, cluster: &Cluster, report: &mut Report) {
     }
     match preflight::check(cluster, settings).await {
         Ok(rights) => {
-            report.notes.extend(rights.notes.iter().cloned());
-            report.good("the permissions a node needs are granted");
+            if let Some(why) = &rights.unknown {
+                report.faults.push(Fault::new(
+                    "cannot find out what this identity may do",
+                    format!("at {}", cluster.server),
+                    format!(
+                        "let it create selfsubjectaccessreviews, as ClusterRole system:basic-user does ({why})"
+                    ),
+                ));
+            } else {
+                report.notes.extend(rights.notes.iter().cloned());
+                report.good("the permissions a node needs are granted");
+            }
             if report
                 .faults
                 .keep(kubelet_api::access(&settings.kubelet_api, cluster, &rights).await)
@@ -178,7 +192,11 @@ async fn ask(settings: &Settings, cluster: &Cluster, report: &mut Report) {
                     .notes
                     .push(format!("who has the name {name:?} is unknown without the right to read leases"));
             }
-            Err(error) => report.notes.push(format!("the lease of node {name:?}: {}", chain(&error))),
+            Err(error) => report.faults.push(Fault::new(
+                format!("cannot find out who has the name {name:?}"),
+                format!("at {}", cluster.server),
+                format!("see whether the API server is well ({})", chain(&error)),
+            )),
         }
     }
 }

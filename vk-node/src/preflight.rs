@@ -163,6 +163,8 @@ pub(crate) struct Rights {
     pub(crate) review_access: bool,
     /// What this identity has to do without, one line each.
     pub(crate) notes: Vec<String>,
+    /// Why the API server did not tell.
+    pub(crate) unknown: Option<String>,
 }
 
 /// Asks for all rights. Those that are missing and needed are the fault.
@@ -185,7 +187,7 @@ pub(crate) async fn check(cluster: &Cluster, settings: &Settings) -> Result<Righ
             .await;
 
     let mut missing = Vec::new();
-    let mut rights = Rights { review_access: true, notes: Vec::new() };
+    let mut rights = Rights { review_access: true, ..Rights::default() };
     for (right, node, answer) in answers {
         match (answer, right.without) {
             (Ok(true), _) => {}
@@ -199,6 +201,7 @@ pub(crate) async fn check(cluster: &Cluster, settings: &Settings) -> Result<Righ
             // Whoever may not even ask this is told by the first call that is refused.
             (Err(error), _) => {
                 rights.notes.push(format!("cannot ask the API server for our permissions: {error}"));
+                rights.unknown = Some(error);
                 break;
             }
         }

@@ -11,7 +11,7 @@ use kube::api::PostParams;
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::json;
 use tokio::process::Command;
-use vk_apiserver::{ApiServer, Config, Serving};
+use vk_apiserver::{ApiServer, Config, Fault, Rule, Serving};
 
 struct Cluster {
     server: ApiServer,
@@ -135,6 +135,22 @@ async fn each_missing_permission_is_named_with_its_verb() {
     let said = cluster.check(&[]).await;
     said.only("not allowed to create nodes, get nodes (node a), ", "apply manifests/rbac.yaml");
     assert!(said.faults[0].contains("patch pods/status"), "{:?}", said.faults);
+}
+
+#[tokio::test]
+async fn what_cannot_be_found_out_is_a_fault_and_not_in_order() {
+    let cluster = Cluster::start(Config::default()).await;
+    let rule = Rule::new(Fault::InternalError).resource("selfsubjectaccessreviews");
+    let fault = cluster.server.faults().add(rule);
+    let said = cluster.check(&["--connect-timeout=2s"]).await;
+    said.only("cannot find out what this identity may do at https://", "system:basic-user");
+    assert!(!said.good.contains("permissions a node needs are granted"), "{}", said.good);
+    fault.remove();
+    cluster.server.faults().add(Rule::new(Fault::InternalError).resource("leases"));
+    cluster
+        .check(&["--connect-timeout=2s"])
+        .await
+        .only("cannot find out who has the name \"a\" at https://", "see whether the API server is well");
 }
 
 #[tokio::test]
