@@ -178,6 +178,7 @@ impl Module {
                 version: "4.3.1",
                 files: files!("helm"),
                 binaries: &[("helm", "helm.sh/helm/v4/cmd/helm")],
+                resources: &[],
                 stamps: &[("helm.sh/helm/v4/internal/version.version", "v4.3.1")],
             },
         }
