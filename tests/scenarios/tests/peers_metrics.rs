@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use vk_core::api::tls::{Request, Serving};
 use vk_core::api::{Access, ClientCa, KubeReviewer, Limits};
+use vk_core::metrics::Metrics;
 use vk_core::{ApiServer, Node, NodeError, Shutdown};
 use vk_mock::MockProvider;
 use vk_scenarios::{World, eventually_within, virtual_node};
@@ -87,6 +88,8 @@ struct Monitored {
     name: String,
     address: IpAddr,
     folder: tempfile::TempDir,
+    /// What the admin port of a daemon would show.
+    metrics: Metrics,
     task: JoinHandle<Result<(), NodeError>>,
 }
 
@@ -126,8 +129,10 @@ impl Monitored {
             .with_reviewer(Arc::new(KubeReviewer::new(client.clone())));
         let server = ApiServer { listener, tls: tls.clone(), access, limits: Limits::default() };
         let node = Node::builder(config, provider, client).serve_api(server).build();
+        let metrics = node.metrics();
         let task = tokio::spawn(node.run(Shutdown::new()));
-        let monitored = Self { world, name, address, folder: tempfile::tempdir().expect("a folder"), task };
+        let folder = tempfile::tempdir().expect("a folder");
+        let monitored = Self { world, name, address, folder, metrics, task };
         assert!(tls.expires().is_none(), "nobody has approved it yet");
         let pending = [
             "get",
@@ -374,8 +379,10 @@ async fn prometheus_scrapes_every_endpoint_and_finds_nothing_to_complain_about()
     let ready = ["wait", "--for=condition=Ready", "pod/web", "-n", &node.world.namespace, "--timeout=60s"];
     say(&ready, "");
     let paths = ["metrics", "metrics/resource", "metrics/cadvisor", "metrics/probes", "metrics/slis"];
-    for path in paths {
-        let text = say(&["get", "--raw", &node.path(path)], "");
+    let mut texts = paths.map(|path| (path, say(&["get", "--raw", &node.path(path)], ""))).to_vec();
+    texts.push(("the admin port", vk_core::metrics::render([(&*node.name, &node.metrics)])));
+    for (path, text) in texts {
+        assert!(text.contains("# TYPE "), "{path}: nothing to check");
         let mut check = Command::new("promtool");
         check.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut check = check.spawn().expect("promtool starts");

@@ -70,6 +70,7 @@ pub(crate) fn parse<T: DeserializeOwned + Default>(text: &str, source: &str) -> 
 
 /// Reads a section that was kept as a value into the type of whoever it belongs to. `path` is where the
 /// section stands.
+#[cfg_attr(not(feature = "mock"), allow(dead_code, reason = "for backends, and none is built in"))]
 pub(crate) fn parse_section<T: DeserializeOwned>(
     value: serde_json::Value,
     source: &str,

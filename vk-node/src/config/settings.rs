@@ -124,6 +124,7 @@ pub(crate) struct NodeSettings {
     /// A file in the backend's own format.
     pub(crate) provider_file: Option<PathBuf>,
     /// Where its provider section stands, for faults.
+    #[cfg_attr(not(feature = "mock"), allow(dead_code, reason = "for backends, and none is built in"))]
     pub(crate) provider_path: String,
 }
 
