@@ -1,4 +1,4 @@
-//! The project's chores: `cargo xtask quickstart | test | control-plane | bench`.
+//! The project's chores: `cargo xtask quickstart | test | control-plane | oracle | bench`.
 //!
 //! Each prints what it does while it works (to stderr where stdout is a result), and ends in one plain result.
 //!
@@ -22,6 +22,7 @@ mod cache;
 mod cargo;
 mod control_plane;
 mod links;
+mod oracle;
 mod quickstart;
 mod tally;
 mod tiers;
@@ -63,6 +64,13 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Run a kubelet's recorded cases on our node, on the real control plane, and compare (see --help)
+    #[command(disable_help_flag = true)]
+    Oracle {
+        /// Passed on as they are: DIR [--only NAME,…] [--jobs N] [--verbose]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Benchmark contestants against each other on the real control plane (see --help)
     #[command(disable_help_flag = true)]
     Bench {
@@ -77,6 +85,7 @@ fn main() -> ExitCode {
         Chore::Quickstart { check } => quickstart::run(check),
         Chore::Test { tiers } => Ok(tiers::run(&tiers)),
         Chore::ControlPlane { arguments } => control_plane::run(&arguments),
+        Chore::Oracle { arguments } => oracle::run(&arguments),
         Chore::Bench { arguments } => bench::run(&arguments),
     };
     result.unwrap_or_else(|error| {

@@ -95,6 +95,8 @@ fn build(cache: &Cache, pin: &Pin, folder: &Path) -> Result<()> {
         .current_dir(&source)
         .env("GOFLAGS", "-mod=readonly -buildvcs=false")
         .env("GOWORK", "off")
+        // One file that runs anywhere, also where there is no C library.
+        .env("CGO_ENABLED", "0")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());

@@ -128,6 +128,8 @@ enum Part {
     MetricsServer,
     /// Helm, which renders and installs the chart
     Helm,
+    /// The program in the images of the kubelet recordings
+    OracleTool,
 }
 
 fn main() -> ExitCode {
@@ -179,6 +181,7 @@ fn build(cache: &Cache, version: Version, part: Part) -> Result<()> {
         Part::Kwok => vec![Module::Kwok],
         Part::MetricsServer => vec![Module::MetricsServer],
         Part::Helm => vec![Module::Helm],
+        Part::OracleTool => vec![Module::OracleTool],
     };
     for module in modules {
         println!("{}", binaries::ensure(cache, module)?.display());

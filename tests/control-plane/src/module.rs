@@ -74,6 +74,8 @@ pub enum Module {
     MetricsServer,
     /// Helm, which renders and installs the chart.
     Helm,
+    /// The program in the images of the kubelet recordings.
+    OracleTool,
 }
 
 /// What is built from a module, and how.
@@ -180,6 +182,18 @@ impl Module {
                 binaries: &[("helm", "helm.sh/helm/v4/cmd/helm")],
                 resources: &[],
                 stamps: &[("helm.sh/helm/v4/internal/version.version", "v4.3.1")],
+            },
+            Self::OracleTool => Pin {
+                name: "oracle-tool",
+                version: "1",
+                files: [
+                    ("go.mod", include_str!("../modules/oracle-tool/go.mod")),
+                    ("go.sum", include_str!("../modules/oracle-tool/go.sum")),
+                    ("main.go", include_str!("../modules/oracle-tool/main.go")),
+                ],
+                binaries: &[("tool", ".")],
+                resources: &[],
+                stamps: &[],
             },
         }
     }
