@@ -47,6 +47,8 @@ pub(super) struct PodTask {
     pub(super) starting: Option<String>,
     /// Ends what is being started.
     pub(super) cancel: CancellationToken,
+    /// Since when nothing runs and nothing will.
+    ended_since: Option<Instant>,
     pub(super) stop: Option<Stop>,
     outcome: Option<PodOutcome>,
     /// Its containers were there before this task; nothing is told before it has looked at all of them.
@@ -73,6 +75,10 @@ enum Phase {
     /// Nothing is left of it at the backend.
     Removed,
 }
+
+/// How long after its last container's end a pod's sandbox is left, so that this end is told before that of the pod: a
+/// kubelet takes about a second for it.
+const LAG: Duration = Duration::from_millis(500);
 
 /// The pod is to stop.
 #[derive(Clone, Copy, Debug)]
@@ -150,6 +156,7 @@ impl PodTask {
             starting: None,
             cancel: CancellationToken::new(),
             stop: None,
+            ended_since: None,
             outcome: None,
             adopting: false,
             failures: 0,
@@ -480,6 +487,10 @@ impl PodTask {
                 if self.machine.end().is_none() {
                     return;
                 }
+                let since = *self.ended_since.get_or_insert(now);
+                if !deleted && self.phase == Phase::Ready && now < since + LAG {
+                    return wake.at(since + LAG);
+                }
             }
         }
         if self.adopting && self.phase == Phase::Ready && !deleted {
@@ -511,7 +522,7 @@ impl PodTask {
             },
             ips: self.ips.clone(),
             started_at: Some(self.started_at),
-            containers: self.units.iter().filter_map(|unit| unit.seen.clone()).collect(),
+            containers: self.units.iter().filter_map(|unit| unit.told().cloned()).collect(),
             outcome: self.outcome.clone(),
         };
         self.shared.publish(&self.pod.pod, runtime);

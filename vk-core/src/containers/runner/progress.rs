@@ -187,6 +187,7 @@ impl PodTask {
         let Some(record) = self.records.get(&key).cloned() else { return };
         let RunState::Exited(exit) = &record.state else { return };
         let name = unit.spec.name.clone();
+        let running = unit.kill.is_some().then(|| unit.told().cloned().map(Box::new)).flatten();
         unit.ends(&record, termination(&record, exit, message.to_owned()));
         self.machine.ended(&name, exit.code(), now);
         let comes_back = self.machine.comes_back(&name, exit.code()) && !self.machine.is_restarting_all();
@@ -194,7 +195,21 @@ impl PodTask {
             && comes_back
         {
             unit.waits("PostStartHookError", why);
+            return self.backs_off(i, comes_back, now);
         }
+        if comes_back
+            && self.stop.is_none()
+            && self.machine.backs_off_until(&name).is_none_or(|due| due <= now)
+        {
+            unit.veil = running;
+        }
+        self.backs_off(i, comes_back, now);
+    }
+
+    /// Tells that a container that has ended waits before it is started again, if it does.
+    fn backs_off(&mut self, i: usize, comes_back: bool, now: Instant) {
+        let unit = &mut self.units[i];
+        let name = unit.spec.name.clone();
         let waits = self.machine.backs_off_until(&name).is_some_and(|until| until > now);
         if comes_back && waits && self.stop.is_none() {
             unit.backs_off = Some(self.machine.pause(&name));

@@ -27,6 +27,7 @@ impl PodTask {
             self.machine.stop();
             self.cancel.cancel();
             for unit in &mut self.units {
+                unit.veil = None;
                 unit.backs_off = None;
                 unit.pull = None;
             }

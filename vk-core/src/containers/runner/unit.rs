@@ -17,6 +17,9 @@ pub(super) struct Unit {
     pub(super) spec: Arc<Container>,
     /// What is told of it; `None` until there is something to tell.
     pub(super) seen: Option<ObservedContainer>,
+    /// What is told of it instead while it is being replaced: a kubelet stops and starts a container in one pass,
+    /// and writes nothing in between.
+    pub(super) veil: Option<Box<ObservedContainer>>,
     /// Its present run, or its last.
     pub(super) attempt: u32,
     pub(super) life: Life,
@@ -81,6 +84,7 @@ impl Unit {
             kind,
             spec: Arc::new(spec),
             seen: None,
+            veil: None,
             attempt: 0,
             life: Life::Idle,
             probes: Vec::new(),
@@ -122,6 +126,7 @@ impl Unit {
     /// It cannot be started for now.
     pub(super) fn waits(&mut self, reason: &str, message: impl Into<String>) {
         let waiting = ContainerState::Waiting { reason: reason.to_owned(), message: message.into() };
+        self.veil = None;
         let seen = self.entry();
         let before = std::mem::replace(&mut seen.state, waiting);
         if let ContainerState::Terminated(end) = before {
@@ -131,9 +136,15 @@ impl Unit {
         seen.started = Some(false);
     }
 
+    /// What is told of it.
+    pub(super) fn told(&self) -> Option<&ObservedContainer> {
+        self.veil.as_deref().or(self.seen.as_ref())
+    }
+
     /// It runs. Whether that is news.
     pub(super) fn runs(&mut self, record: &RunRecord, started_at: jiff::Timestamp) -> bool {
         let attempt = self.attempt;
+        self.veil = None;
         let seen = self.entry();
         if seen.container_id.as_deref() == Some(&record.id)
             && matches!(seen.state, ContainerState::Running { .. })
@@ -151,6 +162,7 @@ impl Unit {
     /// Its run has ended so.
     pub(super) fn ends(&mut self, record: &RunRecord, end: Termination) {
         let attempt = self.attempt;
+        self.veil = None;
         let seen = self.entry();
         let same = seen.container_id.as_deref() == Some(&record.id);
         let before = std::mem::replace(&mut seen.state, ContainerState::Terminated(end));
@@ -180,6 +192,7 @@ impl Unit {
         }
         let message = end.message.clone().unwrap_or_default();
         let reason = end.reason.clone().unwrap_or_default();
+        self.veil = None;
         let seen = self.entry();
         seen.state = ContainerState::Waiting { reason, message };
         seen.last = Some(end);
