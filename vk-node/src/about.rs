@@ -50,7 +50,7 @@ pub(crate) fn providers(only: Option<&str>) -> Result<String, Fault> {
             provider_file: None,
             provider_path: format!("provider.{name}"),
         };
-        let provider = backends::build(&node, "the defaults")?;
+        let provider = backends::example(&node)?;
         if !text.is_empty() {
             text.push('\n');
         }

@@ -11,6 +11,8 @@ use crate::fault::{Fault, Faults, nearest};
 pub(crate) const NAMES: &[&str] = &[
     #[cfg(feature = "mock")]
     "mock",
+    #[cfg(feature = "process")]
+    "process",
 ];
 
 /// A backend for each node, in their order: before a cluster is asked for anything, as what is wrong with them is
@@ -26,6 +28,8 @@ pub(crate) fn build(node: &NodeSettings, source: &str) -> Result<Arc<dyn Provide
     match node.provider.name.as_str() {
         #[cfg(feature = "mock")]
         "mock" => mock::build(node, source),
+        #[cfg(feature = "process")]
+        "process" => process::build(node, source),
         name => {
             let built_in = if NAMES.is_empty() { "none".to_owned() } else { NAMES.join(", ") };
             let remedy = match nearest(name, NAMES.iter().copied()) {
@@ -34,6 +38,55 @@ pub(crate) fn build(node: &NodeSettings, source: &str) -> Result<Arc<dyn Provide
             };
             Err(Fault::new(format!("unknown provider {name:?}"), format!("in {source} (provider)"), remedy))
         }
+    }
+}
+
+/// A backend of that name with the defaults, to say what it can do: it runs nothing.
+pub(crate) fn example(node: &NodeSettings) -> Result<Arc<dyn Provider>, Fault> {
+    match node.provider.name.as_str() {
+        #[cfg(feature = "process")]
+        "process" => process::example(),
+        _ => build(node, "the defaults"),
+    }
+}
+
+#[cfg(feature = "process")]
+mod process {
+    use vk_core::clock::Clock;
+    use vk_core::containers::PodRunner;
+    use vk_process::{ConfigError, Network, ProcessBackend, ProcessConfig};
+
+    use super::{Arc, Fault, NodeSettings, Provider};
+    use crate::config::load;
+
+    pub(super) fn build(node: &NodeSettings, source: &str) -> Result<Arc<dyn Provider>, Fault> {
+        let (config, place): (ProcessConfig, String) = match &node.provider_file {
+            None => (
+                load::parse_section(node.provider.settings.clone(), source, &node.provider_path)?,
+                format!("in {source} ({})", node.provider_path),
+            ),
+            Some(path) => {
+                let (text, source) =
+                    (load::read(path, "the provider's configuration")?, path.display().to_string());
+                (load::parse(&text, &source)?, format!("in {source}"))
+            }
+        };
+        start(config).map_err(|error| Fault::new(format!("bad setting {:?}", error.key), place, error.reason))
+    }
+
+    pub(super) fn example() -> Result<Arc<dyn Provider>, Fault> {
+        let config = ProcessConfig {
+            not_for_production: true,
+            folder: "/var/lib/vk-process".into(),
+            ..ProcessConfig::default()
+        };
+        start(config).map_err(|error| Fault::new("the process provider cannot run", "here", error.reason))
+    }
+
+    fn start(config: ProcessConfig) -> Result<Arc<dyn Provider>, ConfigError> {
+        let network = Network::new(&config.bridge, &config.pod_range)?;
+        let backend = ProcessBackend::new(config, Arc::new(network))?;
+        Ok(Arc::new(PodRunner::new(Arc::new(backend), Clock::system())))
     }
 }
 
@@ -117,6 +170,13 @@ mod tests {
         for (yaml, line) in table {
             assert_eq!(build(yaml, &[]).unwrap_err().to_string(), line);
         }
+    }
+
+    #[cfg(feature = "process")]
+    #[tokio::test]
+    async fn the_process_provider_wants_it_said_that_it_is_not_for_production() {
+        let line = build("provider: process", &[]).unwrap_err().to_string();
+        assert!(line.contains("notForProduction: true") && line.contains("without isolation"), "{line}");
     }
 
     #[tokio::test]

@@ -39,6 +39,10 @@ use crate::reload::Reload;
 use crate::signals::{Hangup, Signals};
 
 fn main() -> ExitCode {
+    #[cfg(feature = "process")]
+    if let Some(done) = vk_process::helper() {
+        return done;
+    }
     match start() {
         Ok(code) => code,
         Err(faults) => {

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -51,6 +51,7 @@ pub struct ProcessBackend {
     network: Arc<Network>,
     shared: Arc<Shared>,
     serial: AtomicU64,
+    opened: OnceLock<std::result::Result<(), String>>,
 }
 
 #[derive(Debug)]
@@ -71,7 +72,7 @@ impl Shared {
 }
 
 impl ProcessBackend {
-    /// A backend with its own files, on a network that others may share.
+    /// A backend with its own files, on a network that others may share. Nothing is made before the first pod.
     ///
     /// # Errors
     /// A setting that cannot be; not being root.
@@ -80,16 +81,25 @@ impl ProcessBackend {
         if !geteuid().is_root() {
             return Err(ConfigError::new("folder", "the process provider makes namespaces: run as root"));
         }
-        let fail = |error| ConfigError::new("folder", format!("{}: {error}", config.folder.display()));
-        if config.folder.exists() {
-            fs::remove_dir_all(&config.folder).map_err(fail)?;
-        }
-        for name in ["pods", "s"] {
-            fs::create_dir_all(config.folder.join(name)).map_err(fail)?;
-        }
         let images = Images::new(config.images.clone());
         let shared = Shared { pods: Mutex::default(), changes: broadcast::Sender::new(1024) };
-        Ok(Self { config, images, network, shared: Arc::new(shared), serial: AtomicU64::new(0) })
+        let (opened, serial) = (OnceLock::new(), AtomicU64::new(0));
+        Ok(Self { config, images, network, shared: Arc::new(shared), serial, opened })
+    }
+
+    /// Empties and makes the folder, once, when the first pod comes: whoever only asks about the node must not
+    /// take another process's files away.
+    fn open(&self) -> Result<()> {
+        let folder = &self.config.folder;
+        let make = || -> std::io::Result<()> {
+            if folder.exists() {
+                fs::remove_dir_all(folder)?;
+            }
+            fs::create_dir_all(folder.join("pods"))?;
+            fs::create_dir_all(folder.join("s"))
+        };
+        let opened = self.opened.get_or_init(|| make().map_err(|error| error.to_string()));
+        opened.clone().map_err(|error| Error::unavailable(format!("{}: {error}", folder.display())))
     }
 
     fn next(&self) -> u64 {
@@ -282,6 +292,7 @@ impl ContainerBackend for ProcessBackend {
         if let Some(known) = self.shared.pods().get(&pod.pod.uid) {
             return Ok(known.ips.clone());
         }
+        self.open()?;
         let class = pod.object.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_deref());
         if let Some(class) = class {
             return Err(Error::unavailable(format!(

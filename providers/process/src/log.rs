@@ -68,7 +68,12 @@ impl Log {
         }
     }
 
-    fn push(&self, output: LogOutput, line: Bytes) {
+    fn push(&self, output: LogOutput, mut line: Bytes) {
+        // A terminal ends lines with two characters, of which containerd keeps one.
+        if line.ends_with(b"\r\n") {
+            line.truncate(line.len() - 2);
+            line = [&line[..], b"\n"].concat().into();
+        }
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.bytes += line.len();
         kept.entries.push_back(LogEntry { time: Timestamp::now(), output, line });

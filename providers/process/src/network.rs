@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
+use tokio::sync::OnceCell;
 use vk_core::provider::{Error, PodUid, Result};
 
 use crate::config::ConfigError;
@@ -19,6 +20,8 @@ pub struct Network {
     base: u32,
     bits: u32,
     taken: Mutex<Taken>,
+    /// Set when the bridge is there.
+    made: OnceCell<()>,
 }
 
 #[derive(Debug, Default)]
@@ -30,32 +33,34 @@ struct Taken {
 }
 
 impl Network {
-    /// Makes the bridge, or takes the one that is there. `range` is like `10.89.0.0/16`.
+    /// A network of that range, like `10.89.0.0/16`, on that bridge, which is made when the first pod comes.
     ///
     /// # Errors
-    /// A range that is none, or a bridge that cannot be made: the message says why.
-    pub async fn open(bridge: &str, range: &str) -> Result<Self, ConfigError> {
+    /// A range that is none.
+    pub fn new(bridge: &str, range: &str) -> Result<Self, ConfigError> {
         let bad = || ConfigError::new("podRange", format!("{range:?} is no IPv4 range such as 10.89.0.0/16"));
         let (address, bits) = range.split_once('/').ok_or_else(bad)?;
         let address: Ipv4Addr = address.parse().map_err(|_| bad())?;
         let bits: u32 = bits.parse().ok().filter(|bits| (8..=30).contains(bits)).ok_or_else(bad)?;
         let base = u32::from(address) & (u32::MAX << (32 - bits));
-        let network = Self { bridge: bridge.to_owned(), base, bits, taken: Mutex::default() };
-        let gateway = network.gateway();
+        Ok(Self { bridge: bridge.to_owned(), base, bits, taken: Mutex::default(), made: OnceCell::new() })
+    }
+
+    /// Makes the bridge, or takes the one that is there.
+    async fn open(&self) -> Result<()> {
+        let (bridge, gateway, bits) = (&self.bridge, self.gateway(), self.bits);
         // A bridge of that name is ours from an earlier time, or another node's of this process.
         let script = format!(
             "ip link show {bridge} >/dev/null 2>&1 || ip link add {bridge} type bridge\n\
              ip address replace {gateway}/{bits} dev {bridge} && ip link set {bridge} up\n"
         );
-        let output = Command::new("sh").args(["-c", &script]).output().await;
-        match output {
-            Ok(output) if output.status.success() => Ok(network),
-            Ok(output) => {
-                let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-                Err(ConfigError::new("bridge", format!("{bridge} cannot be made ({said}): run as root")))
-            }
-            Err(error) => Err(ConfigError::new("bridge", format!("no shell: {error}"))),
+        let fail = |what: &str| Error::unavailable(format!("making the bridge {bridge}: {what}"));
+        let output = Command::new("sh").args(["-c", &script]).kill_on_drop(true).output().await;
+        let output = output.map_err(|error| fail(&error.to_string()))?;
+        if output.status.success() {
+            return Ok(());
         }
+        Err(fail(String::from_utf8_lossy(&output.stderr).trim()))
     }
 
     fn gateway(&self) -> Ipv4Addr {
@@ -101,6 +106,7 @@ impl Network {
 
     /// Connects the sandbox that a process holds.
     pub(crate) async fn connect(&self, address: IpAddr, holder: i32) -> Result<()> {
+        self.made.get_or_try_init(|| self.open()).await?;
         let IpAddr::V4(four) = address else {
             return Err(Error::unexpected("pods have IPv4 addresses here"));
         };
@@ -145,9 +151,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_range_has_to_be_one() {
+        for range in ["", "10.0.0.0", "10.0.0.0/31", "10.0.0.0/x", "fd00::/64"] {
+            assert!(Network::new("b", range).is_err(), "{range}");
+        }
+    }
+
+    #[test]
     fn addresses_are_unique_and_come_in_turn() {
-        let network =
-            Network { bridge: "b".to_owned(), base: 0x0a59_0000, bits: 29, taken: Mutex::default() };
+        let network = Network::new("b", "10.89.0.0/29").unwrap();
         let uid = |n: u32| PodUid::new(n.to_string());
         let all: Vec<IpAddr> = (0..5).map(|n| network.reserve(&uid(n)).unwrap()).collect();
         assert_eq!(all[0], "10.89.0.2".parse::<IpAddr>().unwrap());

@@ -153,6 +153,8 @@ fn own(folder: &Path, mode: u32, group: Option<u32>) -> io::Result<()> {
 /// kubelet does for `subPath`.
 pub(crate) fn below(folder: &Path, path: &str) -> io::Result<PathBuf> {
     let mut target = folder.to_owned();
+    // What is made has the volume's own mode (`doSafeMakeDir`).
+    let mode = fs::metadata(folder)?.mode() & 0o777;
     for part in Path::new(path).components() {
         match part {
             Component::Normal(part) => target.push(part),
@@ -163,7 +165,7 @@ pub(crate) fn below(folder: &Path, path: &str) -> io::Result<PathBuf> {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 fs::create_dir(&target)?;
-                fs::set_permissions(&target, Permissions::from_mode(0o750 | 0o005))?;
+                fs::set_permissions(&target, Permissions::from_mode(mode))?;
             }
             Err(error) => return Err(error),
         }

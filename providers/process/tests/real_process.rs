@@ -41,7 +41,7 @@ impl Bed {
             images: [("busybox:1".to_owned(), image)].into(),
             ..ProcessConfig::default()
         };
-        let network = Network::open("vk-test", "10.90.0.0/24").await.expect("a bridge");
+        let network = Network::new("vk-test", "10.90.0.0/24").expect("a range");
         let backend = Arc::new(ProcessBackend::new(config, Arc::new(network)).expect("a backend"));
         let mut spec = spec;
         spec["containers"] = json!([]);
@@ -240,6 +240,6 @@ async fn a_terminal_is_the_containers_own() {
     spec.stdin = true;
     bed.start(&spec).await.expect("it starts");
     bed.end("a").await;
-    assert_eq!(bed.log("a").await, "/dev/pts/0\r\nhello\r\n");
+    assert_eq!(bed.log("a").await, "/dev/pts/0\nhello\n");
     bed.remove().await;
 }

@@ -68,7 +68,7 @@ impl Bed {
         let images = images(folder.path(), Path::new(&tool))?;
         fs::write(folder.path().join("resolv.conf"), RESOLVER)?;
         fs::write(folder.path().join("hosts"), HOSTS)?;
-        let network = Network::open("vk-oracle", PODS).await?;
+        let network = Network::new("vk-oracle", PODS)?;
         let serial = AtomicU32::new(0);
         Ok(Self { client, address, folder, images, network: Arc::new(network), serial })
     }

@@ -12,6 +12,7 @@ mod bed;
 mod play;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -19,7 +20,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use futures::StreamExt;
 use futures::stream;
-use vk_oracle::{Case, Verdict, judge};
+use vk_oracle::{Case, EXPLANATIONS, Verdict, judge};
 
 use crate::bed::Bed;
 
@@ -35,7 +36,7 @@ struct Cli {
     /// How many cases run at once
     #[arg(long, default_value_t = 12)]
     jobs: usize,
-    /// Every difference, and what the explanations say
+    /// Every difference, not only the first of each case
     #[arg(long, short)]
     verbose: bool,
     /// Print the versions of each pod whose case differs
@@ -84,6 +85,7 @@ async fn run(cli: &Cli) -> Result<bool> {
     cases.sort_by(|a, b| b.length().total_cmp(&a.length()));
     let bed = Bed::open().await.context("preparing images and network")?;
     let mut counts = Counts::default();
+    let mut used: BTreeSet<&str> = BTreeSet::new();
     let mut running = stream::iter(cases)
         .map(|case| {
             let bed = &bed;
@@ -111,10 +113,7 @@ async fn run(cli: &Cli) -> Result<bool> {
                 counts.explained += 1;
                 let names: Vec<&str> = by.iter().map(|explanation| explanation.name).collect();
                 println!("{}: explained: {}", case.name, names.join(", "));
-                if cli.verbose {
-                    by.iter()
-                        .for_each(|explanation| println!("    {}: {}", explanation.name, explanation.why));
-                }
+                used.extend(names);
             }
             Verdict::Differs(differences) => {
                 counts.differ += 1;
@@ -122,13 +121,20 @@ async fn run(cli: &Cli) -> Result<bool> {
                 let and = if more == 0 { String::new() } else { format!(" (and {more} more)") };
                 println!("{}: differs: {}{and}", case.name, differences[0]);
                 if cli.verbose {
-                    differences[1..].iter().for_each(|difference| println!("    {difference}"));
+                    for difference in &differences[1..] {
+                        println!("    {difference}");
+                    }
                 }
                 if cli.versions {
-                    run.transitions.iter().for_each(|version| println!("    {}", watch::line(version)));
+                    for version in &run.transitions {
+                        println!("    {}", watch::line(version));
+                    }
                 }
             }
         }
+    }
+    for explanation in EXPLANATIONS.iter().filter(|explanation| used.contains(explanation.name)) {
+        println!("{}: {}", explanation.name, explanation.why);
     }
     let Counts { equal, explained, differ } = counts;
     println!("{} cases: {equal} equal, {explained} explained, {differ} differ", equal + explained + differ);

@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio::time::Instant;
-use vk_oracle::{Act, Action, Case, Difference, Names, Run, Snapshot, Target, Transition, Verdict, judge};
+use vk_oracle::{
+    Act, Action, Case, Difference, Names, Run, Snapshot, Target, Transition, Verdict, has_come_to_the_end,
+    judge,
+};
 
 use crate::api::{Api, MERGE, STRATEGIC};
 use crate::bed::{Bed, OurNode};
@@ -19,7 +22,10 @@ use crate::watch::Watched;
 const LOOK: Duration = Duration::from_millis(250);
 
 /// How much longer than the recorded one a case may take: back-offs are stretched by chance, and machines are slow.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long events and logs may come after the last version.
+const REST: Duration = Duration::from_secs(5);
 
 /// How long an action waits for the pod to come to where the recorded one was.
 const CATCH_UP: Duration = Duration::from_secs(15);
@@ -371,11 +377,16 @@ impl Play<'_> {
     async fn watch_the_end(&mut self) -> Result<Run> {
         let length = Duration::from_secs_f64(self.case.length());
         tokio::time::sleep_until(self.start + length + LINGER).await;
-        let deadline = self.start + length.mul_f64(1.5) + PATIENCE;
+        let mut deadline = self.start + length.mul_f64(1.5) + PATIENCE;
+        let mut has_ended = false;
         loop {
             let run = self.evidence().await?;
             if !matches!(judge(self.case, &run), Verdict::Differs(_)) || Instant::now() > deadline {
                 return Ok(run);
+            }
+            if !has_ended && has_come_to_the_end(self.case, &run.transitions) {
+                has_ended = true;
+                deadline = deadline.min(Instant::now() + REST);
             }
             tokio::time::sleep(LOOK).await;
         }

@@ -9,7 +9,12 @@
 //! * **short run**: it shows a container running for less than [`SHORT`], that has ended in the next version;
 //! * **blend**: it lasts less than [`SHORT`], and each container in it, the phase, and each condition's status is as
 //!   in the version before or in the one after: two changes that one write took together and the other did not.
-//!   The write before a terminal phase is none of these: that the phase lags behind is the kubelet's way.
+//! * **readying**: it lasts less than [`SHORT`], and the next differs from it only in what has become ready. Whether a
+//!   container's first probe finds it listening already is a race.
+//!
+//! The write before a terminal phase is none of these: that the phase lags behind is the kubelet's way.
+
+use serde_json::Value;
 
 use crate::snapshot::Snapshot;
 
@@ -110,7 +115,7 @@ fn may_be_left_out(
     if is_recorded && next.has_ended() && !version.has_ended() {
         return false;
     }
-    is_short_run(version, next) || is_blend(version, before, after)
+    is_short_run(version, next) || is_readying(version, next) || is_blend(version, before, after)
 }
 
 /// Whether the two differ only in how far the sandbox is, and nothing has run in it yet.
@@ -131,6 +136,27 @@ fn is_short_run(version: &Snapshot, next: &Snapshot) -> bool {
     })
 }
 
+/// Whether the next differs only in that something has become ready.
+fn is_readying(version: &Snapshot, next: &Snapshot) -> bool {
+    version.differences(next).iter().all(|(place, earlier, later)| {
+        if let Some(kind) = place.strip_prefix("condition ") {
+            matches!(kind, "Ready" | "ContainersReady") && earlier["status"] == "False"
+        } else if place.starts_with("container ") {
+            let without = |container: &Value| {
+                let mut container = container.clone();
+                if let Some(fields) = container.as_object_mut() {
+                    fields.remove("ready");
+                    fields.remove("started");
+                }
+                container
+            };
+            earlier["ready"] == false && without(earlier) == without(later)
+        } else {
+            false
+        }
+    })
+}
+
 /// Whether all of it is as before or as after.
 fn is_blend(version: &Snapshot, before: Option<&Snapshot>, after: Option<&Snapshot>) -> bool {
     let (Some(before), Some(after)) = (before, after) else { return false };
@@ -147,7 +173,7 @@ fn is_blend(version: &Snapshot, before: Option<&Snapshot>, after: Option<&Snapsh
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::case::Transition;

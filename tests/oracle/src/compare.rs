@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::align::align;
 use crate::case::{Case, Event, Transition};
-use crate::explained::{EXPLANATIONS, Explanation};
+use crate::explained::{EXPLANATIONS, Explanation, REORDERED};
 use crate::snapshot::Snapshot;
 use crate::{events, text};
 
@@ -53,7 +53,17 @@ impl Difference {
         Self { place: place.into(), recorded: recorded.into(), ours: ours.into() }
     }
 
+    /// Of two objects only what differs is shown.
     fn of_values(place: String, recorded: &Value, ours: &Value) -> Self {
+        if let (Value::Object(theirs), Value::Object(own)) = (recorded, ours) {
+            let only = |of: &Map<String, Value>, other: &Map<String, Value>| {
+                let differs = |key: &&String| of.get(*key) != other.get(*key);
+                let fields = of.keys().filter(differs).map(|key| format!("{key} {}", of[key.as_str()]));
+                let fields: Vec<String> = fields.collect();
+                if fields.is_empty() { "nothing".to_owned() } else { fields.join(", ") }
+            };
+            return Self::new(place, only(theirs, own), only(own, theirs));
+        }
         let shown = |value: &Value| if value.is_null() { "nothing".to_owned() } else { value.to_string() };
         Self::new(place, shown(recorded), shown(ours))
     }
@@ -88,8 +98,16 @@ pub fn judge(case: &Case, run: &Run) -> Verdict {
             None => left.push(difference),
         }
     }
+    used.sort_by_key(|explanation| explanation.name);
     used.dedup_by_key(|explanation| explanation.name);
     if left.is_empty() { Verdict::Explained(used) } else { Verdict::Differs(left) }
+}
+
+/// Whether a run's versions came to the end of the recording, by a way that may be.
+#[must_use]
+pub fn has_come_to_the_end(case: &Case, transitions: &[Transition]) -> bool {
+    let (recorded, ours) = (Snapshot::series(&case.recording.transitions), Snapshot::series(transitions));
+    of_versions(&recorded, &ours).iter().all(|difference| difference.place.starts_with("details: "))
 }
 
 /// Every point in which a run is not what was recorded.
@@ -112,20 +130,39 @@ fn differences(case: &Case, run: &Run) -> Vec<Difference> {
 
 fn of_versions(recorded: &[Snapshot], ours: &[Snapshot]) -> Vec<Difference> {
     let Some(end) = recorded.last() else { return Vec::new() };
-    let Some(last) = ours.iter().rposition(|own| own.is(end)) else {
-        let Some(own) = ours.last() else {
-            return vec![Difference::new("pod", "versions of a pod", "none")];
-        };
-        return end
-            .differences(own)
-            .into_iter()
-            .map(|(place, recorded, ours)| {
-                Difference::of_values(format!("last state: {place}"), recorded, ours)
-            })
-            .collect();
-    };
+    let ends = ours.iter().enumerate().filter(|(_, own)| own.is(end)).map(|(index, _)| index);
+    // A pod that was left running goes on after the recorder has stopped looking, and may come to the same state again.
+    let mut ends: Vec<usize> = ends.collect();
+    if end.is_final() {
+        ends = ends.pop().into_iter().collect();
+    }
     let mut found = Vec::new();
-    // A pod that was left running goes on after the recorder has stopped looking; one that has ended does not.
+    for last in ends {
+        found = of_versions_until(recorded, end, ours, last);
+        if found.is_empty() {
+            return found;
+        }
+    }
+    if !found.is_empty() {
+        return found;
+    }
+    let Some(own) = ours.last() else {
+        return vec![Difference::new("pod", "versions of a pod", "none")];
+    };
+    end.differences(own)
+        .into_iter()
+        .map(|(place, recorded, ours)| Difference::of_values(format!("last state: {place}"), recorded, ours))
+        .collect()
+}
+
+/// Compares with our versions up to the one that is the recorded end.
+fn of_versions_until(
+    recorded: &[Snapshot],
+    end: &Snapshot,
+    ours: &[Snapshot],
+    last: usize,
+) -> Vec<Difference> {
+    let mut found = Vec::new();
     if end.is_final()
         && let Some(after) = ours.get(last + 1)
     {
@@ -177,6 +214,14 @@ fn nearest<'a>(version: &Snapshot, among: impl Iterator<Item = &'a Snapshot>) ->
 
 /// The first line in which two logs differ.
 fn of_logs(container: &str, recorded: &str, ours: &str) -> Option<Difference> {
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.split('\n').map(str::to_owned).collect();
+        lines.sort_unstable();
+        lines
+    };
+    if sorted(recorded) == sorted(ours) {
+        return Some(Difference::new(format!("log {container}"), "lines in an order", REORDERED));
+    }
     let mut ours = ours.split('\n');
     for (number, line) in recorded.split('\n').enumerate() {
         let own = ours.next();

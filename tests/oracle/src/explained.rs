@@ -22,8 +22,96 @@ impl Explanation {
     }
 }
 
+/// What a log is called that has the recorded lines in another order.
+pub(crate) const REORDERED: &str = "the same lines in another order";
+
+/// Whether a container of the case was seen waiting because it could not be configured or created.
+fn waits_for_configuration(case: &Case) -> bool {
+    let lists = ["initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"];
+    let statuses = case.recording.transitions.iter().map(|transition| &transition.status);
+    statuses
+        .flat_map(|status| lists.iter().flat_map(|list| status[*list].as_array().into_iter().flatten()))
+        .any(|container| {
+            let reason = container["state"]["waiting"]["reason"].as_str();
+            matches!(reason, Some("CreateContainerConfigError" | "CreateContainerError"))
+        })
+}
+
 /// All there are.
-pub static EXPLANATIONS: &[Explanation] = &[];
+pub static EXPLANATIONS: &[Explanation] = &[
+    Explanation {
+        name: "resolution-events",
+        why: "What a pod refers to and is not there is told once by the names that Go Virtual Kubelet's users know \
+              (MandatoryConfigMapNotFound and its kin), beside the kubelet's own Failed or FailedMount.",
+        covers: |_, difference| {
+            let of_go = |reason: &str| {
+                ["Mandatory", "Optional"].iter().any(|prefix| reason.starts_with(prefix))
+                    && reason.contains("NotFound")
+            };
+            difference.recorded == "never told"
+                && difference.place.strip_prefix("event Warning ").is_some_and(of_go)
+        },
+    },
+    Explanation {
+        name: "one-event-for-each-sync",
+        why: "While a pod past its deadline stops, or a container cannot be configured, a kubelet tells the same event \
+              at every sync of the pod, whatever wakes it: how often is no property of the pod. We tell it when \
+              something is done: once for the deadline, and once for each attempt to start the container.",
+        covers: |case, difference| {
+            let is_count = difference.recorded.ends_with(" times") && difference.ours.ends_with(" times");
+            let event = difference.place.strip_prefix("event Normal ").unwrap_or_default();
+            is_count
+                && (event.starts_with("DeadlineExceeded ")
+                    || (event.starts_with("Pulled ") && waits_for_configuration(case)))
+        },
+    },
+    Explanation {
+        name: "probe-meets-nobody",
+        why: "A probe that comes before its container listens, or when it has just closed, is refused and told as \
+              Unhealthy. Whether one does is a race; what follows from it for the pod's readiness is compared.",
+        covers: |_, difference| {
+            let text = if difference.ours == "never told" { &difference.recorded } else { &difference.ours };
+            let one_side = difference.ours == "never told" || difference.recorded == "never told";
+            one_side
+                && difference.place.starts_with("event Warning Unhealthy ")
+                && text.ends_with("connect: connection refused")
+        },
+    },
+    Explanation {
+        name: "resources-of-an-ended-pod",
+        why: "A kubelet reads status.resources back from the pod's cgroup, also while it removes that of a pod that has \
+              ended, and writes what it still finds: three different values in one recording. Ours stay as asked for.",
+        covers: |case, difference| {
+            let end = case.recording.transitions.last();
+            let phase = end.and_then(|end| end.status["phase"].as_str()).unwrap_or_default();
+            difference.place == "details: resources" && matches!(phase, "Succeeded" | "Failed")
+        },
+    },
+    Explanation {
+        name: "go-map-order",
+        why: "A kubelet adds the variables of envFrom, and of services, while it walks a Go map, whose order is chosen \
+              by chance at every walk. The same lines came in another order.",
+        covers: |_, difference| difference.ours == REORDERED,
+    },
+    Explanation {
+        name: "provider-events",
+        why: "The node tells of the provider's calls as events of their own, by the names that Go Virtual Kubelet's users \
+              know (ProviderCreateSuccess and its kin). They come beside the kubelet's events and change none of them.",
+        covers: |_, difference| {
+            difference.recorded == "never told" && difference.place.starts_with("event Normal Provider")
+        },
+    },
+    Explanation {
+        name: "container-user",
+        why: "A kubelet fills containerStatuses[].user with what its runtime reports (KEP-3619), and leaves it out where \
+              the runtime reports nothing: the field is optional in the CRI, and backends of virtual nodes have none.",
+        covers: |_, difference| {
+            difference.place.starts_with("details: container ")
+                && difference.place.ends_with(" user")
+                && difference.ours == "nothing"
+        },
+    },
+];
 
 #[cfg(test)]
 mod tests {

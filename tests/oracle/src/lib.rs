@@ -31,7 +31,7 @@ mod snapshot;
 mod text;
 
 pub use self::case::{Act, Action, Case, Event, Recording, Target, Transition};
-pub use self::compare::{Difference, Run, Verdict, judge};
+pub use self::compare::{Difference, Run, Verdict, has_come_to_the_end, judge};
 pub use self::explained::{EXPLANATIONS, Explanation};
 pub use self::names::Names;
 pub use self::snapshot::Snapshot;

@@ -49,7 +49,8 @@ impl Snapshot {
         let mut runs = Runs::default();
         let mut series: Vec<Self> = Vec::new();
         for transition in transitions {
-            let next = Self::of(transition, &mut runs);
+            let mut next = Self::of(transition, &mut runs);
+            next.take_for_running();
             match series.last_mut() {
                 Some(last) if last.core == next.core => last.details = next.details,
                 _ => series.push(next),
@@ -80,7 +81,7 @@ impl Snapshot {
                     let conditions = value.as_array().cloned().unwrap_or_default();
                     put("conditions", conditions.iter().map(|each| each["type"].clone()).collect());
                     for condition in conditions {
-                        put(&format!("condition {}", text_of(&condition["type"])), condition);
+                        put(&format!("condition {}", text_of(&condition["type"])), prune(condition));
                     }
                 }
                 list if LISTS.contains(&list) => {
@@ -117,6 +118,19 @@ impl Snapshot {
             }
         }
         Self { at: transition.at, core, details }
+    }
+
+    /// While containers could still run, a kubelet keeps the phase that it has written before. So a run that was too short
+    /// to be seen ends in `Pending`, and one that was seen in `Running` (`mergePodStatus`): the same, but for luck.
+    fn take_for_running(&mut self) {
+        let has_run = |container: &Value| {
+            container["state"]["terminated"]["startedAt"] == "<time>" && container["restartCount"] == 0
+        };
+        let apps = self.get("containerStatuses").as_array().cloned().unwrap_or_default();
+        let all = apps.iter().all(|name| has_run(self.get(&format!("container {}", text_of(name)))));
+        if self.get("phase") == "Pending" && !apps.is_empty() && all {
+            self.core.insert("phase".to_owned(), json!("Running"));
+        }
     }
 
     /// Whether the two are the same version.

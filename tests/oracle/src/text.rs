@@ -53,14 +53,26 @@ pub(crate) fn normal(text: &str) -> String {
     text
 }
 
-/// A log in its normal form: what the recorder replaces, without the numbers.
+/// Sizes in what `ls -l` prints: of folders and file systems, and of files that hold names of one run.
+static SIZES: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"(?m)^(total|[-dl][-rwxsStT]{9} +\d+ +\w+ +\w+) +\d+").expect("a pattern"));
+
+/// A log in its normal form: what the recorder replaces, without the numbers, and sizes of files.
 pub(crate) fn log(text: &str) -> String {
-    RULES[0].pattern.replace_all(text, RULES[0].into).into_owned()
+    let text = RULES[0].pattern.replace_all(text, RULES[0].into);
+    SIZES.replace_all(&text, "$1 <size>").into_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_of_files_are_left_out_of_logs_and_nothing_else() {
+        let listed = "total 24\n-rw-r--r--    1 0        2000            25 DATE namespace\n25 total\n";
+        let expected = "total <size>\n-rw-r--r--    1 0        2000 <size> DATE namespace\n25 total\n";
+        assert_eq!(log(listed), expected);
+    }
 
     #[test]
     fn only_the_kubelets_own_words_are_kept() {
