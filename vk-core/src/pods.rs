@@ -40,7 +40,7 @@ use tokio_util::task::TaskTracker;
 pub use self::observer::MassAbsence;
 use self::observer::Observer;
 use self::publisher::Publisher;
-use self::resolve::{ResolveOptions, Resolver};
+use self::resolve::{KubeReader, ResolveOptions, Resolver};
 use self::state::PodInput;
 use self::story::Story;
 use self::table::PodTable;
@@ -132,13 +132,14 @@ impl Pods {
             tokens: native.contains(Feature::Files),
             ..ResolveOptions::default()
         };
+        let reader = KubeReader::new(client.clone()).as_node(config.node_identity);
         let worker = Worker {
             native,
             table,
             provider,
             observer: Arc::new(observer),
             publisher: Publisher::new(client.clone(), &config.name),
-            resolver: Resolver::new(client.clone(), recorder.clone())
+            resolver: Resolver::with_reader(reader, recorder.clone())
                 .with_options(options)
                 .with_host_ips(config.addresses.iter().copied()),
             recorder,

@@ -9,6 +9,9 @@ use futures::stream::BoxStream;
 use futures::{Future, StreamExt, TryStreamExt};
 use k8s_openapi::List;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+};
 use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{
     ConfigMap, PersistentVolume, PersistentVolumeClaim, Secret, Service, ServiceAccount,
@@ -18,6 +21,7 @@ use kube::api::{
 };
 use kube::core::{Request, Resource};
 use serde::de::{DeserializeOwned, Error as _};
+use tokio::time::{Instant, sleep};
 
 use super::object::{BUNDLE, Detail, Object, ObjectKind, ObjectRef};
 use super::services::ServiceFacts;
@@ -66,7 +70,13 @@ pub trait ObjectReader: Debug + Send + Sync + 'static {
 #[derive(Clone)]
 pub struct KubeReader {
     client: kube::Client,
+    is_node: bool,
 }
+
+/// How long the Node authorizer may take to hear of a pod. Its own watch is a moment behind ours at most times.
+const HEARSAY: Duration = Duration::from_secs(5);
+/// Pauses between questions about it: from this, doubled.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 impl Debug for KubeReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -78,7 +88,40 @@ impl KubeReader {
     /// Reads with the client's identity.
     #[must_use]
     pub fn new(client: kube::Client) -> Self {
-        Self { client }
+        Self { client, is_node: false }
+    }
+
+    /// Whether the identity is a node's own, `system:node:<name>`. The Node authorizer lets it read what pods of the
+    /// node refer to, as soon as it has heard of such a pod; before that it refuses. So it is asked first. Default no.
+    #[must_use]
+    pub fn as_node(mut self, is_node: bool) -> Self {
+        self.is_node = is_node;
+        self
+    }
+
+    /// Waits until the Node authorizer knows of a pod that makes the object this node's business. If it does not get
+    /// to know in time, or cannot be asked, the call itself will tell.
+    async fn until_related(&self, asked: ResourceAttributes) {
+        if !self.is_node {
+            return;
+        }
+        let review = SelfSubjectAccessReview {
+            spec: SelfSubjectAccessReviewSpec {
+                resource_attributes: Some(asked),
+                ..SelfSubjectAccessReviewSpec::default()
+            },
+            ..SelfSubjectAccessReview::default()
+        };
+        let api: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
+        let deadline = Instant::now() + HEARSAY;
+        let mut pause = ASK_AGAIN;
+        while let Ok(answer) = api.create(&PostParams::default(), &review).await {
+            if answer.status.is_some_and(|status| status.allowed) || Instant::now() >= deadline {
+                return;
+            }
+            sleep(pause).await;
+            pause *= 2;
+        }
     }
 
     async fn get<K>(&self, object: &ObjectRef, freshness: Freshness) -> Result<Option<Object>, kube::Error>
@@ -170,6 +213,21 @@ impl KubeReader {
     }
 }
 
+/// The resource, if the Node authorizer allows it by way of pods alone.
+fn related(kind: ObjectKind) -> Option<&'static str> {
+    match kind {
+        ObjectKind::ConfigMap => Some("configmaps"),
+        ObjectKind::Secret => Some("secrets"),
+        ObjectKind::Claim => Some("persistentvolumeclaims"),
+        ObjectKind::Volume => Some("persistentvolumes"),
+        ObjectKind::Service
+        | ObjectKind::Services
+        | ObjectKind::ServiceAccount
+        | ObjectKind::TrustBundle
+        | ObjectKind::TrustBundles => None,
+    }
+}
+
 const END_OF_CERTIFICATE: &str = "-----END CERTIFICATE-----";
 
 fn selector(object: &ObjectRef) -> String {
@@ -184,6 +242,17 @@ fn unreadable(what: &str, at: &str) -> kube::Error {
 
 impl ObjectReader for KubeReader {
     async fn read(&self, object: &ObjectRef, freshness: Freshness) -> Result<Option<Object>, kube::Error> {
+        // What is read once more is known to be ours.
+        if let (Freshness::Cached, Some(resource)) = (freshness, related(object.kind)) {
+            self.until_related(ResourceAttributes {
+                verb: Some("get".to_owned()),
+                resource: Some(resource.to_owned()),
+                namespace: Some(object.namespace.to_string()).filter(|namespace| !namespace.is_empty()),
+                name: Some(object.name.to_string()),
+                ..ResourceAttributes::default()
+            })
+            .await;
+        }
         match object.kind {
             ObjectKind::ConfigMap => self.get::<ConfigMap>(object, freshness).await,
             ObjectKind::Secret => self.get::<Secret>(object, freshness).await,
@@ -222,6 +291,15 @@ impl ObjectReader for KubeReader {
             ..TokenRequest::default()
         };
         let body = serde_json::to_vec(&request).map_err(kube::Error::SerdeError)?;
+        self.until_related(ResourceAttributes {
+            verb: Some("create".to_owned()),
+            resource: Some("serviceaccounts".to_owned()),
+            subresource: Some("token".to_owned()),
+            namespace: Some(pod.namespace.to_string()),
+            name: Some(ask.account.clone()),
+            ..ResourceAttributes::default()
+        })
+        .await;
         let path = ServiceAccount::url_path(&(), Some(&pod.namespace));
         let call = Request::new(path)
             .create_subresource("token", &ask.account, &PostParams::default(), body)
@@ -309,6 +387,30 @@ mod tests {
             uris,
             ["/api/v1/namespaces/ns/configmaps/it?&resourceVersion=0", "/api/v1/namespaces/ns/secrets/it"]
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_reads_an_object_only_once_it_is_known_to_be_its_business() {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&asked);
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let mut log = log.lock().unwrap();
+            log.push(request.uri().path().to_owned());
+            let answer = if request.method() == http::Method::POST {
+                json!({"spec": {}, "status": {"allowed": log.len() > 3}})
+            } else {
+                json!({"metadata": {"name": "it", "resourceVersion": "7"}})
+            };
+            let answer = Response::new(Body::from(answer.to_string().into_bytes()));
+            futures::future::ready(Ok::<_, Infallible>(answer))
+        });
+        let reader = KubeReader::new(kube::Client::new(service, "default")).as_node(true);
+        let secret = object(ObjectKind::Secret);
+        assert!(reader.read(&secret, Freshness::Cached).await.unwrap().is_some());
+        assert!(reader.read(&secret, Freshness::Current).await.unwrap().is_some());
+        let review = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+        let read = "/api/v1/namespaces/ns/secrets/it";
+        assert_eq!(*asked.lock().unwrap(), [review, review, review, review, read, read]);
     }
 
     #[tokio::test]
