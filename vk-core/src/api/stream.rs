@@ -17,6 +17,8 @@
 mod activity;
 mod counts;
 mod forward;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod limits;
 mod options;
 mod pipe;
