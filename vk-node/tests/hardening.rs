@@ -24,7 +24,7 @@ use vk_apiserver::{ApiServer, Config, Serving};
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// What the kubelet API bears at once (`vk_core::api::Limits::connections`).
+/// What the kubelet API bears at once of callers that have not been let in.
 const CONNECTIONS: u64 = 1024;
 /// What a connection may cost at most: a head of 64 KiB as it is read and once more as TLS had it, and its tasks.
 const EACH: u64 = 192 * 1024;

@@ -23,7 +23,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
     if let Some(obstacle) = tool.obstacle()? {
         bail!("the benchmark needs the real control plane, which can't run on this machine: {obstacle}");
     }
-    let kwok = tool.part(&["--part=kwok"])?;
+    let kwok = tool.part("kwok")?;
     let plane = instance("bench");
     tool.fresh(&plane, &["--durable"])?;
     let run = tool

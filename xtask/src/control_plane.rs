@@ -80,8 +80,18 @@ impl Tool {
         command
     }
 
-    /// Builds what `control-plane build` is told to; the folder of the last part.
-    pub(crate) fn part(&self, what: &[&str]) -> Result<PathBuf> {
+    /// Builds a part that is no component of the plane; its folder.
+    pub(crate) fn part(&self, part: &str) -> Result<PathBuf> {
+        self.folder(&["--part", part])
+    }
+
+    /// Builds what is run of a version of Kubernetes; its folder.
+    pub(crate) fn kubernetes(&self, version: &str) -> Result<PathBuf> {
+        self.folder(&["--version", version])
+    }
+
+    /// Builds what `control-plane build` is told to; the folder of the last of it.
+    fn folder(&self, what: &[&str]) -> Result<PathBuf> {
         let output = Command::new(&self.0)
             .arg("build")
             .args(what)

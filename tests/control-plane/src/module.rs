@@ -200,7 +200,6 @@ impl Module {
                 binaries: &[("helm", "helm.sh/helm/v4/cmd/helm")],
                 resources: &[],
                 stamps: &[("helm.sh/helm/v4/internal/version.version", "v4.3.1")],
-                resources: &[],
             },
             Self::StreamClients => Pin {
                 name: "stream-clients",

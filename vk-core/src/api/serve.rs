@@ -41,7 +41,8 @@ use crate::metrics::{Open, PortMetrics};
 pub struct Limits {
     /// Connections at once, upgraded ones included. Beyond it the oldest whose caller has not been let in is closed
     /// for a new one; if all have been, the new one. Default 4,096: more than a node's
-    /// [streams](super::stream::StreamLimits::sessions), so that those are refused with a word.
+    /// [streams](super::stream::StreamLimits::sessions), so that those are refused with a word. Of callers that have
+    /// not been let in 1,024 at most, the same way.
     pub connections: usize,
     /// From the TCP connection to the end of the TLS handshake. Default 10 s.
     pub handshake: Duration,
@@ -54,7 +55,8 @@ pub struct Limits {
     /// Default 64 KiB.
     pub buffer: usize,
     /// How long a connection is believed in without a sign of life from the client's machine, roughly. A client that
-    /// is there and reads nothing is not meant: it may take its time. Default 30 s.
+    /// is there and reads nothing has as long for an ordinary answer, and all the time it wants for logs and
+    /// sessions. Default 30 s.
     pub half_open: Duration,
     /// From the shutdown to the hard end of the connections still open, sessions of exec, attach and port-forward
     /// included. Default 5 s.
@@ -87,6 +89,7 @@ struct Inner {
     peer: Option<SocketAddr>,
     closing: CancellationToken,
     abort: CancellationToken,
+    patient: Arc<AtomicBool>,
     place: Option<Place>,
     /// Counted, and waited for by the drain.
     _open: Option<(Open, TaskTrackerToken)>,
@@ -97,8 +100,8 @@ impl Connection {
     /// caller to have the right to it: nothing proves possession of the key.
     #[must_use]
     pub fn in_process(certificates: Vec<CertificateDer<'static>>) -> Self {
-        let (closing, abort) = Default::default();
-        Self(Arc::new(Inner { certificates, peer: None, closing, abort, place: None, _open: None }))
+        let (closing, abort, patient) = Default::default();
+        Self(Arc::new(Inner { certificates, peer: None, closing, abort, patient, place: None, _open: None }))
     }
 
     /// Its caller was let in: it gives way to nobody any more.
@@ -124,6 +127,11 @@ impl Connection {
     #[must_use]
     pub fn closing(&self) -> &CancellationToken {
         &self.0.closing
+    }
+
+    /// Its client may read as slowly as it likes from now on.
+    pub(super) fn be_patient(&self) {
+        self.0.patient.store(true, Ordering::Relaxed);
     }
 
     /// Cancelled when the time for that is over.
@@ -240,7 +248,7 @@ impl Server {
     }
 
     async fn run(self, stream: Watched, peer: SocketAddr, place: Place) {
-        let open = self.metrics.connection();
+        let (open, patient) = (self.metrics.connection(), stream.patient());
         let handshake = tokio::time::timeout(self.limits.handshake, self.tls.accept(stream));
         let handshake = tokio::select! {
             () = self.closing.cancelled() => return,
@@ -263,6 +271,7 @@ impl Server {
             peer: Some(peer),
             closing: self.closing.clone(),
             abort: self.abort.clone(),
+            patient,
             place: Some(place),
             _open: Some((open, self.connections.token())),
         }));

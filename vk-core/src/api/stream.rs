@@ -226,6 +226,7 @@ impl Carrier {
             return Err(Box::new(reply::error_line(StatusCode::INTERNAL_SERVER_ERROR, body)));
         };
         let connection = call.connection.clone();
+        connection.iter().for_each(Connection::be_patient);
         let of = |connection: &Connection| Ending {
             closing: connection.closing().clone(),
             abort: connection.abort().clone(),

@@ -54,11 +54,11 @@ fn with_plane(in_ci: bool, targets: &[String]) -> Result<Tally> {
         Ok(python) => python,
         Err(error) => return Ok(Tally::cannot(in_ci, "the Python client", &format!("{error:#}"))),
     };
-    let built = tool.part(&["--version", BUILT_KUBECTL])?.join("kubectl");
+    let built = tool.kubernetes(BUILT_KUBECTL)?.join("kubectl");
     let kubectls = [tools::old_kubectl()?, built, tools::kubectl()?];
-    let metrics_server = tool.part(&["--part=metrics-server"])?.join("metrics-server");
-    let helm = tool.part(&["--part=helm"])?.join("helm");
-    let stream_clients = tool.part(&["--part=stream-clients"])?.join("stream-clients");
+    let metrics_server = tool.part("metrics-server")?.join("metrics-server");
+    let helm = tool.part("helm")?.join("helm");
+    let stream_clients = tool.part("stream-clients")?.join("stream-clients");
     let variables = [
         ("VK_METRICS_SERVER", metrics_server),
         ("VK_HELM", helm),

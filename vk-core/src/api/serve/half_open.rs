@@ -5,17 +5,22 @@
 //! is there and merely reads nothing, as `kubectl logs | less` does. The kernel knows the two apart, by whether the
 //! other machine still acknowledges, and tells so in `/proc/net/tcp`: read here every so often, and never while
 //! nobody is connected.
+//!
+//! A client that reads nothing of an ordinary answer is not waited for as long as that: only logs and sessions have
+//! readers with a reason.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Attempts in a row that the other machine left unanswered. From the kernel's first 200 ms, each pause twice the
@@ -41,10 +46,17 @@ impl Watch {
         socket.set_tcp_keepalive(&alive)?;
         let of = |address: SocketAddr| (address.ip(), address.port());
         let ends = (of(stream.local_addr()?), of(stream.peer_addr()?));
-        let lost = CancellationToken::new();
+        let (lost, patient) = (CancellationToken::new(), Arc::default());
         self.lock().insert(ends, lost.clone());
         let (reading, writing) = (Box::pin(lost.clone().cancelled_owned()), Box::pin(lost.cancelled_owned()));
-        Ok(Watched { stream, reading, writing, _entry: Entry { watch: self.clone(), ends } })
+        Ok(Watched {
+            stream,
+            reading,
+            writing,
+            deaf: Deaf::new(limit),
+            patient,
+            _entry: Entry { watch: self.clone(), ends },
+        })
     }
 
     /// Looks three times within the limit, for as long as it is not dropped.
@@ -116,7 +128,48 @@ pub(super) struct Watched {
     stream: TcpStream,
     reading: Pin<Box<WaitForCancellationFutureOwned>>,
     writing: Pin<Box<WaitForCancellationFutureOwned>>,
+    deaf: Deaf,
+    patient: Arc<AtomicBool>,
     _entry: Entry,
+}
+
+/// How long a client has read nothing.
+#[derive(Debug)]
+struct Deaf {
+    limit: Duration,
+    /// Set anew whenever waiting begins.
+    sleep: Pin<Box<Sleep>>,
+    waiting: bool,
+}
+
+impl Deaf {
+    fn new(limit: Duration) -> Self {
+        Self { limit, sleep: Box::pin(tokio::time::sleep(limit)), waiting: false }
+    }
+
+    /// Whether it has been too long.
+    fn is_over(&mut self, waiting: bool, cx: &mut Context<'_>) -> bool {
+        if waiting && !self.waiting {
+            self.sleep.as_mut().reset(Instant::now() + self.limit);
+        }
+        self.waiting = waiting;
+        waiting && self.sleep.as_mut().poll(cx).is_ready()
+    }
+}
+
+impl Watched {
+    /// What is set once the client may read as slowly as it likes.
+    pub(super) fn patient(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.patient)
+    }
+
+    fn written(&mut self, done: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let deaf = self.deaf.is_over(done.is_pending(), cx) && !self.patient.load(Ordering::Relaxed);
+        if deaf {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads nothing")));
+        }
+        or_lost(done, &mut self.writing, cx)
+    }
 }
 
 #[derive(Debug)]
@@ -159,7 +212,7 @@ impl AsyncRead for Watched {
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let done = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        or_lost(done, &mut self.writing, cx)
+        self.written(done, cx)
     }
 
     fn poll_write_vectored(
@@ -168,7 +221,7 @@ impl AsyncWrite for Watched {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let done = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
-        or_lost(done, &mut self.writing, cx)
+        self.written(done, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -214,6 +267,19 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_nothing_is_given_up_unless_there_is_a_reason_to() {
+        for patient in [false, true] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let limit = Duration::from_secs(30);
+            let mut watched = Watch::default().over(listener.accept().await.unwrap().0, limit).unwrap();
+            watched.patient().store(patient, Ordering::Relaxed);
+            let full = async { while watched.write_all(&[0; 16384]).await.is_ok() {} };
+            assert_eq!(tokio::time::timeout(limit * 100, full).await.is_err(), patient);
+        }
+    }
+
     /// The kernel's own table has the connection under the very ends it was entered by.
     #[cfg(target_os = "linux")]
     #[tokio::test]
@@ -224,6 +290,7 @@ mod tests {
             let watch = Watch::default();
             let (stream, _) = listener.accept().await.unwrap();
             let mut watched = watch.over(stream, Duration::from_secs(30)).unwrap();
+            watched.patient().store(true, Ordering::Relaxed);
             let socket = socket2::SockRef::from(&watched.stream);
             assert!(socket.keepalive().unwrap());
             assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(10));
