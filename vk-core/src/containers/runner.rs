@@ -10,6 +10,7 @@
 //! is, and starts the jobs that are due. A job is one call or one short row of calls; its end is news. Nothing is kept
 //! on disk: after a restart the backend's listing and the node's pods are put together again.
 
+mod evict;
 mod launch;
 mod pod;
 mod probes;

@@ -51,6 +51,10 @@ pub(super) struct PodTask {
     ended_since: Option<Instant>,
     pub(super) stop: Option<Stop>,
     outcome: Option<PodOutcome>,
+    /// Why it was evicted; forgotten if all its containers end well.
+    pub(super) evicted: Option<PodOutcome>,
+    /// When its volumes are measured.
+    pub(super) measured_next: Option<Instant>,
     /// Its containers were there before this task; nothing is told before it has looked at all of them.
     pub(super) adopting: bool,
     failures: u32,
@@ -78,7 +82,7 @@ enum Phase {
 
 /// How long after its last container's end a pod's sandbox is left, so that this end is told before that of the pod: a
 /// kubelet takes about a second for it.
-const LAG: Duration = Duration::from_millis(500);
+const LAG: Duration = Duration::from_secs(1);
 
 /// The pod is to stop.
 #[derive(Clone, Copy, Debug)]
@@ -118,6 +122,8 @@ pub(super) enum Done {
         attempt: u32,
         text: String,
     },
+    /// How many bytes each volume takes.
+    Measured(Result<BTreeMap<String, u64>>),
     /// The sandbox was removed, or only stopped.
     Finished {
         removed: bool,
@@ -158,6 +164,8 @@ impl PodTask {
             stop: None,
             ended_since: None,
             outcome: None,
+            evicted: None,
+            measured_next: None,
             adopting: false,
             failures: 0,
             jobs: FuturesUnordered::new(),
@@ -261,7 +269,7 @@ impl PodTask {
                     self.machine.replacing(&wanted.name, true);
                     let why = format!("Container {} definition changed, will be restarted", wanted.name);
                     let grace = self.spec_grace();
-                    self.kill(i, grace, true, &why);
+                    self.replace(i, grace, &why);
                 }
             }
         }
@@ -300,6 +308,7 @@ impl PodTask {
         let mut wake = Wake(None);
         self.settle();
         self.check_deadline(now, &mut wake);
+        self.check_volumes(now, &mut wake);
         if let (Phase::None { not_before }, None) = (self.phase, self.stop) {
             match not_before.filter(|due| *due > now) {
                 Some(due) => wake.at(due),
@@ -411,6 +420,7 @@ impl PodTask {
         let now = Instant::now();
         match done {
             Done::Nothing => {}
+            Done::Measured(usage) => self.measured(usage),
             Done::Sandbox(Ok(ips)) => {
                 self.ips = ips;
                 self.failures = 0;
@@ -523,7 +533,7 @@ impl PodTask {
             ips: self.ips.clone(),
             started_at: Some(self.started_at),
             containers: self.units.iter().filter_map(|unit| unit.told().cloned()).collect(),
-            outcome: self.outcome.clone(),
+            outcome: self.outcome.clone().or_else(|| self.eviction().filter(|_| gone)),
         };
         self.shared.publish(&self.pod.pod, runtime);
         if self.phase == Phase::Removed {

@@ -88,6 +88,6 @@ impl PodTask {
         } else {
             format!("Stopping container {name}")
         };
-        self.kill(i, grace, true, &why);
+        self.replace(i, grace, &why);
     }
 }

@@ -87,12 +87,15 @@ impl PodTask {
         let now = self.shared.clock.now();
         let run = self.units[i].run(&self.pod.pod);
         let key = (Arc::clone(&run.container.name), run.attempt);
-        let id = self.records.get(&key).map(|record| record.id.clone()).unwrap_or_default();
+        let known = self.records.get(&key);
+        let (id, image_id) =
+            known.map(|record| (record.id.clone(), record.image_id.clone())).unwrap_or_default();
         let image = self.units[i].spec.image.clone().unwrap_or_default();
         let mut exit = RunExit::new(ExitStatus::Code(128), jiff::Timestamp::UNIX_EPOCH, now);
         exit.start_error = Some(message.to_owned());
         let mut record = RunRecord::new(run, id, RunState::Exited(exit));
         record.image = image;
+        record.image_id = image_id;
         self.records.insert(key, record);
         self.finish(i, "");
         let unit = &mut self.units[i];
@@ -187,7 +190,7 @@ impl PodTask {
         let Some(record) = self.records.get(&key).cloned() else { return };
         let RunState::Exited(exit) = &record.state else { return };
         let name = unit.spec.name.clone();
-        let running = unit.kill.is_some().then(|| unit.told().cloned().map(Box::new)).flatten();
+        let running = unit.is_replaced.then(|| unit.told().cloned().map(Box::new)).flatten();
         unit.ends(&record, termination(&record, exit, message.to_owned()));
         self.machine.ended(&name, exit.code(), now);
         let comes_back = self.machine.comes_back(&name, exit.code()) && !self.machine.is_restarting_all();

@@ -90,6 +90,12 @@ impl PodTask {
         }
     }
 
+    /// Begins to stop a container's present run, for another to take its place.
+    pub(super) fn replace(&mut self, i: usize, grace: Duration, why: &str) {
+        self.kill(i, grace, true, why);
+        self.units[i].is_replaced = self.units[i].kill.is_some();
+    }
+
     /// Nothing that needs this container runs any more: it may be told to stop.
     pub(super) fn its_turn(&mut self, name: &str) {
         let Some(i) = self.units.iter().position(|unit| unit.name() == name) else { return };

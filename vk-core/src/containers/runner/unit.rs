@@ -25,6 +25,8 @@ pub(super) struct Unit {
     pub(super) life: Life,
     pub(super) probes: Vec<Probing>,
     pub(super) kill: Option<Kill>,
+    /// Another run follows the present one at once, if it need not back off.
+    pub(super) is_replaced: bool,
     /// Its postStart hook has failed with these words, and its run is being stopped for that.
     pub(super) hook_error: Option<String>,
     /// It ended and waits for so long before it is started again.
@@ -85,6 +87,7 @@ impl Unit {
             spec: Arc::new(spec),
             seen: None,
             veil: None,
+            is_replaced: false,
             attempt: 0,
             life: Life::Idle,
             probes: Vec::new(),
@@ -177,6 +180,7 @@ impl Unit {
         seen.started = Some(false);
         self.probes.clear();
         self.kill = None;
+        self.is_replaced = false;
         self.life = Life::Idle;
     }
 
