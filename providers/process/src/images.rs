@@ -30,7 +30,12 @@ impl Images {
 
     /// The image, if it is on the node.
     pub(crate) fn find(&self, name: &str) -> Result<Option<Image>> {
-        reference::check(name).map_err(|reason| Error::rejected("image", reason))?;
+        reference::check(name).map_err(|reason| {
+            // The kubelet's words.
+            let what =
+                format!("Failed to apply default image tag {name:?}: couldn't parse image name {name:?}");
+            Error::rejected("image", format!("{what}: {reason}"))
+        })?;
         let pulled = self.pulled.lock().unwrap_or_else(PoisonError::into_inner);
         let here = self.known.get(name).filter(|image| !image.remote || pulled.contains(name));
         Ok(here.map(|image| describe(name, image)))

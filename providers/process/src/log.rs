@@ -44,6 +44,12 @@ impl Log {
         }
     }
 
+    /// Reads both outputs to their ends. Where both have something, standard output comes first.
+    pub(crate) async fn read_both(&self, out: impl AsyncRead + Unpin, err: impl AsyncRead + Unpin) {
+        // Polled in this order, each for as long as it has something.
+        futures::future::join(self.read(LogOutput::Stdout, out), self.read(LogOutput::Stderr, err)).await;
+    }
+
     /// Reads an output to its end. A line without an end is an entry when the output ends.
     pub(crate) async fn read(&self, output: LogOutput, mut source: impl AsyncRead + Unpin) {
         let mut buffer = BytesMut::new();

@@ -94,7 +94,9 @@ impl Pod {
                 fs::create_dir_all(&path).map_err(|error| fail("making a volume", error))?;
             }
             if let Place::Memory(size) = place {
-                memory.push(Scratch { path, size });
+                // As a kubelet: what the node has is the limit of what has none.
+                let all = config.capacity.get("memory").and_then(|all| crate::memory::bytes(&all.0));
+                memory.push(Scratch { path, size: size.or(all) });
             }
             places.insert(volume.name.clone(), place);
         }

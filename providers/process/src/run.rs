@@ -222,15 +222,9 @@ impl Run {
                 let log = Arc::clone(&self.log);
                 readers.spawn(async move { log.read(LogOutput::Stdout, source).await });
             }
-        } else {
-            if let Some(source) = running.child.stdout.take() {
-                let log = Arc::clone(&self.log);
-                readers.spawn(async move { log.read(LogOutput::Stdout, source).await });
-            }
-            if let Some(source) = running.child.stderr.take() {
-                let log = Arc::clone(&self.log);
-                readers.spawn(async move { log.read(LogOutput::Stderr, source).await });
-            }
+        } else if let (Some(out), Some(err)) = (running.child.stdout.take(), running.child.stderr.take()) {
+            let log = Arc::clone(&self.log);
+            readers.spawn(async move { log.read_both(out, err).await });
         }
         let (status, oom_killed) = self.wait(&mut running).await;
         let finished_at = Timestamp::now();

@@ -25,8 +25,13 @@ pub(super) fn run(sandbox: &Sandbox) -> Result<ExitCode> {
         sethostname(name).map_err(|error| format!("naming the sandbox {name}: {error}"))?;
     }
     for memory in &sandbox.memory {
-        let size = memory.size.map(|size| format!("size={size}"));
-        mount(Some("tmpfs"), &memory.path, Some("tmpfs"), MsFlags::MS_RELATIME, size.as_deref())
+        let size = memory.size.map(|size| format!("size={size},")).unwrap_or_default();
+        let put = |options: &str| {
+            mount(Some("tmpfs"), &memory.path, Some("tmpfs"), MsFlags::MS_RELATIME, Some(options))
+        };
+        // What may be secret is kept off the disk, where the kernel can do that (6.4).
+        put(&format!("{size}noswap"))
+            .or_else(|_| put(size.trim_end_matches(',')))
             .map_err(|error| format!("mounting memory at {}: {error}", memory.path.display()))?;
     }
     let mut out = io::stdout();
