@@ -39,7 +39,7 @@ struct Cli {
     /// Every difference, not only the first of each case
     #[arg(long, short)]
     verbose: bool,
-    /// Print the versions of each pod whose case differs
+    /// Print versions and logs of each pod whose case differs
     #[arg(long)]
     versions: bool,
 }
@@ -128,6 +128,9 @@ async fn run(cli: &Cli) -> Result<bool> {
                 if cli.versions {
                     for version in &run.transitions {
                         println!("    {}", watch::line(version));
+                    }
+                    for (container, log) in &run.logs {
+                        println!("    log {container}: {log:?}");
                     }
                 }
             }

@@ -30,6 +30,9 @@ const REST: Duration = Duration::from_secs(5);
 /// How long an action waits for the pod to come to where the recorded one was.
 const CATCH_UP: Duration = Duration::from_secs(15);
 
+/// How exactly the recorder wrote down when it did something: what it brought about is not to be waited for.
+const ROUNDING: f64 = 0.06;
+
 /// How long the recorder looked on after its last step.
 const LINGER: Duration = Duration::from_millis(1500);
 
@@ -61,7 +64,7 @@ pub(crate) async fn play(bed: &Bed, case: &Case) -> Result<Run> {
     let outcome = async {
         ready(&api, &node).await?;
         let name = case.pod.as_ref().map(|pod| pod["metadata"]["name"].as_str().unwrap_or("pod").to_owned());
-        let watched = Watched::start(bed.client.clone(), &api.namespace, name);
+        let watched = Watched::start(bed.client.clone(), &api.namespace, name).await?;
         let (logs, answers) = (BTreeMap::new(), Vec::new());
         let start = Instant::now();
         let mut play = Play { bed, case, api: api.clone(), node, watched, start, logs, answers };
@@ -147,7 +150,9 @@ impl Play<'_> {
         }
         for action in &self.case.actions {
             self.until(action.at).await;
-            self.catch_up(action.at).await;
+            // What is done inside the container changes no version by itself, so that all before it count.
+            let inside = matches!(action.act, Act::Http(_) | Act::Exec(_));
+            self.catch_up(if inside { action.at + ROUNDING } else { action.at - ROUNDING }).await;
             self.act(action).await.with_context(|| format!("the action at {} s", action.at))?;
         }
         self.watch_the_end().await
@@ -345,6 +350,7 @@ impl Play<'_> {
             pod_uid: text(&pod["metadata"]["uid"]),
             pod_name: self.case.pod.is_none().then(|| text(&pod["metadata"]["name"])),
             pod_ips: self.watched.addresses(),
+            created: pod["metadata"]["creationTimestamp"].as_str().and_then(|time| time.parse().ok()),
         }
     }
 

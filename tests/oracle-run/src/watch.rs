@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use anyhow::Result;
 use futures::StreamExt;
-use kube::api::{Api, ApiResource, DynamicObject, WatchEvent, WatchParams};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, WatchEvent, WatchParams};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -36,13 +37,16 @@ impl Drop for Watched {
 
 impl Watched {
     /// Watches the pod of that name, or the first of the namespace.
-    pub(crate) fn start(client: kube::Client, namespace: &str, name: Option<String>) -> Self {
+    pub(crate) async fn start(client: kube::Client, namespace: &str, name: Option<String>) -> Result<Self> {
         let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Pod>(&());
         let pods: Api<DynamicObject> = Api::namespaced_with(client, namespace, &resource);
         let versions = Arc::new(Mutex::new(Vec::new()));
         let (sender, count) = watch::channel(0);
-        let task = tokio::spawn(follow(pods, name, Arc::clone(&versions), sender));
-        Self { versions, count, task }
+        // From here on, so that nothing is missed however long the watch takes to begin.
+        let from = pods.list(&ListParams::default().limit(1)).await?.metadata.resource_version;
+        let from = from.unwrap_or_else(|| "0".to_owned());
+        let task = tokio::spawn(follow(pods, name, from, Arc::clone(&versions), sender));
+        Ok(Self { versions, count, task })
     }
 
     /// What came so far.
@@ -62,10 +66,10 @@ impl Watched {
 async fn follow(
     pods: Api<DynamicObject>,
     mut name: Option<String>,
+    mut from: String,
     versions: Arc<Mutex<Vec<Version>>>,
     count: watch::Sender<usize>,
 ) {
-    let mut from = "0".to_owned();
     loop {
         let params = WatchParams::default().timeout(290);
         let Ok(stream) = pods.watch(&params, &from).await else {

@@ -5,10 +5,11 @@
 //! nowhere else (the recordings' README, "Do not compare literally"):
 //!
 //! * **creating**: it differs from the version beside it only in `PodReadyToStartContainers` and the addresses that
-//!   come with the sandbox, and no container has run;
-//! * **short run**: it shows a container running for less than [`SHORT`], that has ended in the next version;
-//! * **blend**: it lasts less than [`SHORT`], and each container in it, the phase, and each condition's status is as
-//!   in the version before or in the one after: two changes that one write took together and the other did not.
+//!   come with the sandbox, and no container has run, or the phase is terminal;
+//! * **short run**: it lasts less than [`SHORT`], and shows a container running that has ended in the next version, or
+//!   the end of a run that the next version has as its last state;
+//! * **blend**: each container in it, the phase, and each condition's status is as in the version before or in the one
+//!   after: two changes that one write took together and the other did not. Ours may last less than [`SHORT`];
 //! * **readying**: it lasts less than [`SHORT`], and the next differs from it only in what has become ready. Whether a
 //!   container's first probe finds it listening already is a race.
 //!
@@ -107,22 +108,26 @@ fn may_be_left_out(
         return true;
     }
     let Some(next) = sequence.get(index + 1) else { return false };
-    if next.at - version.at >= SHORT {
-        return false;
-    }
     // The terminal phase comes with a write of its own, after the write of the last container's end. Nobody has to
     // show it apart where a deletion hurries; nobody may leave it out where it was recorded.
-    if is_recorded && next.has_ended() && !version.has_ended() {
+    let is_deleted = !version.get("grace").is_null();
+    if is_recorded && next.has_ended() && !version.has_ended() && !is_deleted {
         return false;
     }
-    is_short_run(version, next) || is_readying(version, next) || is_blend(version, before, after)
+    // How long a recorded version lasted that says nothing of its own is the kubelet's affair: it retries in its time.
+    let is_short = next.at - version.at < SHORT;
+    if (is_recorded || is_short) && is_blend(version, before, after, is_short) {
+        return true;
+    }
+    is_short && (is_short_run(version, next) || is_readying(version, next))
 }
 
-/// Whether the two differ only in how far the sandbox is, and nothing has run in it yet.
+/// Whether the two differ only in how far the sandbox is, and nothing has run in it yet or will again.
 fn is_creating(version: &Snapshot, other: &Snapshot) -> bool {
     const SANDBOX: [&str; 3] = ["condition PodReadyToStartContainers", "podIP", "podIPs"];
+    let waits = |(_, container): (&str, &Value)| container["state"]["waiting"].is_object();
     version.containers().next().is_some()
-        && version.containers().all(|(_, container)| container["state"]["waiting"].is_object())
+        && (version.has_ended() || version.containers().all(waits))
         && version.differences(other).iter().all(|(place, ..)| SANDBOX.contains(place))
 }
 
@@ -130,9 +135,7 @@ fn is_creating(version: &Snapshot, other: &Snapshot) -> bool {
 fn is_short_run(version: &Snapshot, next: &Snapshot) -> bool {
     version.containers().any(|(place, container)| {
         let after = next.get(place);
-        container["state"]["running"].is_object()
-            && (after["state"]["terminated"]["containerID"] == container["containerID"]
-                || after["lastState"]["terminated"]["containerID"] == container["containerID"])
+        container != after && runs_into(container, after)
     })
 }
 
@@ -142,23 +145,15 @@ fn is_readying(version: &Snapshot, next: &Snapshot) -> bool {
         if let Some(kind) = place.strip_prefix("condition ") {
             matches!(kind, "Ready" | "ContainersReady") && earlier["status"] == "False"
         } else if place.starts_with("container ") {
-            let without = |container: &Value| {
-                let mut container = container.clone();
-                if let Some(fields) = container.as_object_mut() {
-                    fields.remove("ready");
-                    fields.remove("started");
-                }
-                container
-            };
-            earlier["ready"] == false && without(earlier) == without(later)
+            earlier["ready"] == false && unready(earlier) == unready(later)
         } else {
             false
         }
     })
 }
 
-/// Whether all of it is as before or as after.
-fn is_blend(version: &Snapshot, before: Option<&Snapshot>, after: Option<&Snapshot>) -> bool {
+/// Whether all of it is as before or as after; of a short one, also what has run into what is after.
+fn is_blend(version: &Snapshot, before: Option<&Snapshot>, after: Option<&Snapshot>, is_short: bool) -> bool {
     let (Some(before), Some(after)) = (before, after) else { return false };
     version.core.keys().all(|place| {
         let [version, before, after] = [version, before, after].map(|snapshot| snapshot.get(place));
@@ -166,9 +161,37 @@ fn is_blend(version: &Snapshot, before: Option<&Snapshot>, after: Option<&Snapsh
             let status = &version["status"];
             status == &before["status"] || status == &after["status"]
         } else {
-            version == before || version == after
+            alike(version, before) || alike(version, after) || (is_short && runs_into(version, after))
         }
     })
+}
+
+/// Whether a container's value is a run, or its end, that the other has behind it.
+fn runs_into(version: &Value, after: &Value) -> bool {
+    let ids = |container: &Value| {
+        ["/state/terminated/containerID", "/lastState/terminated/containerID"]
+            .map(|place| container.pointer(place).cloned().unwrap_or_default())
+    };
+    let run = &version["containerID"];
+    run.is_string() && ids(after).contains(run)
+}
+
+/// Whether two values are the same, or those of a container that has yet to become ready in the first.
+fn alike(version: &Value, other: &Value) -> bool {
+    version == other
+        || (version["ready"] == false
+            && version["state"]["running"].is_object()
+            && unready(version) == unready(other))
+}
+
+/// A container's value without its readiness.
+fn unready(container: &Value) -> Value {
+    let mut container = container.clone();
+    if let Some(fields) = container.as_object_mut() {
+        fields.remove("ready");
+        fields.remove("started");
+    }
+    container
 }
 
 #[cfg(test)]
@@ -225,7 +248,7 @@ mod tests {
         ]);
         assert_eq!(align(&apart(1.5), &at_once).missing, [0_usize; 0]);
         assert_eq!(align(&at_once, &apart(1.5)).extra, [0_usize; 0]);
-        assert_eq!(align(&apart(5.), &at_once).missing, [1]);
+        assert_eq!(align(&apart(5.), &at_once).missing, [0_usize; 0]);
         assert_eq!(align(&at_once, &apart(5.)).extra, [1]);
     }
 

@@ -81,6 +81,9 @@ pub struct Event {
     pub object: String,
     /// Of which part of it, such as `spec.containers{a}`.
     pub field_path: Option<String>,
+    /// When first, in seconds since the pod's creation; known of live ones.
+    #[serde(skip)]
+    pub at: Option<f64>,
 }
 
 /// Something done to the case's pod or beside it.

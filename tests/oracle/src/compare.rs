@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::align::align;
 use crate::case::{Case, Event, Transition};
-use crate::explained::{EXPLANATIONS, Explanation, REORDERED};
+use crate::explained::{EXPLANATIONS, Explanation, REORDERED, WITHOUT_OWN_ANNOTATIONS};
 use crate::snapshot::Snapshot;
 use crate::{events, text};
 
@@ -117,7 +117,9 @@ fn differences(case: &Case, run: &Run) -> Vec<Difference> {
     let mut found = run.answers.clone();
     found.extend(of_versions(&recorded, &ours));
     let ended = recorded.last().is_some_and(Snapshot::is_final);
-    found.extend(events::compare(&case.recording.events, &run.events, ended));
+    let end = recorded.last().and_then(|end| ours.iter().position(|own| own.is(end)));
+    let until = end.filter(|_| !ended).and_then(|end| ours.get(end + 1)).map(|next| next.at);
+    found.extend(events::compare(&case.recording.events, &run.events, ended, until));
     for (container, log) in &case.recording.logs {
         let log = text::log(log);
         match run.logs.get(container).map(|own| text::log(own)) {
@@ -173,7 +175,8 @@ fn of_versions_until(
     let ours = &ours[..=last];
     let alignment = align(recorded, ours);
     for index in &alignment.missing {
-        let nearest = nearest(&recorded[*index], alignment.extra.iter().map(|index| &ours[*index]));
+        let unpaired = (0..ours.len()).filter(|index| alignment.pairs.iter().all(|pair| pair.1 != *index));
+        let nearest = nearest(&recorded[*index], unpaired.map(|index| &ours[index]));
         let before = index.checked_sub(1).map(|before| &recorded[before]);
         let other = nearest.or(before);
         let what = if nearest.is_some() { "in its place" } else { "missing; it differs from the one before" };
@@ -221,6 +224,11 @@ fn of_logs(container: &str, recorded: &str, ours: &str) -> Option<Difference> {
     };
     if sorted(recorded) == sorted(ours) {
         return Some(Difference::new(format!("log {container}"), "lines in an order", REORDERED));
+    }
+    let without: Vec<&str> =
+        recorded.split('\n').filter(|line| !line.starts_with("kubernetes.io/config.")).collect();
+    if without.join("\n") == ours {
+        return Some(Difference::new(format!("log {container}"), "more lines", WITHOUT_OWN_ANNOTATIONS));
     }
     let mut ours = ours.split('\n');
     for (number, line) in recorded.split('\n').enumerate() {

@@ -38,13 +38,20 @@ impl Names {
             count: event["count"].as_i64(),
             reporting_component: text("/reportingComponent").to_owned(),
             object,
+            at: self.seconds(text("/firstTimestamp")).or_else(|| self.seconds(text("/eventTime"))),
             field_path: Some(text("/involvedObject/fieldPath").to_owned()).filter(|path| !path.is_empty()),
         }
     }
 }
 
-/// How the events differ. `ended`: nothing more happened to the pod, so that numbers are final too.
-pub(crate) fn compare(recorded: &[Event], ours: &[Event], ended: bool) -> Vec<Difference> {
+/// How the events differ. `ended`: nothing more happened to the pod, so that numbers are final too. `until`: when ours went
+/// on to what was not recorded any more.
+pub(crate) fn compare(
+    recorded: &[Event],
+    ours: &[Event],
+    ended: bool,
+    until: Option<f64>,
+) -> Vec<Difference> {
     let (recorded, ours) = (count(recorded), count(ours));
     let mut differences = Vec::new();
     for (key, (times, about)) in &recorded {
@@ -53,7 +60,9 @@ pub(crate) fn compare(recorded: &[Event], ours: &[Event], ended: bool) -> Vec<Di
             None => differences.push(Difference::new(place, &key.2, "never told")),
             Some((own, _)) => {
                 let differs = if ended { own != times } else { own < times };
-                if differs && !REPEATED.contains(&about.reason.as_str()) {
+                // Of what others tell, controllers for one, only that they did.
+                let is_ours = about.reporting_component == "kubelet";
+                if differs && is_ours && !REPEATED.contains(&about.reason.as_str()) {
                     differences.push(Difference::new(
                         place,
                         format!("{times} times"),
@@ -63,7 +72,13 @@ pub(crate) fn compare(recorded: &[Event], ours: &[Event], ended: bool) -> Vec<Di
             }
         }
     }
-    for key in ours.keys().filter(|key| !recorded.contains_key(*key)) {
+    for (key, _) in ours.iter().filter(|(key, (_, event))| {
+        // What was told after the recorder had stopped looking is no part of the case.
+        let later = until.zip(event.at).is_some_and(|(until, at)| at >= until.floor());
+        // Controllers tell of their own affairs, a new node's taints for one, when they like.
+        let is_theirs = event.reporting_component.ends_with("-controller");
+        !recorded.contains_key(*key) && !later && !is_theirs
+    }) {
         differences.push(Difference::new(format!("event {} of {}", key.0, key.1), "never told", &key.2));
     }
     differences
@@ -95,13 +110,14 @@ mod tests {
             message: message.to_owned(),
             count: Some(count),
             object: "Pod".to_owned(),
+            reporting_component: "kubelet".to_owned(),
             field_path: Some("spec.containers{a}".to_owned()),
             ..Event::default()
         }
     }
 
     fn places(recorded: &[Event], ours: &[Event], ended: bool) -> Vec<String> {
-        compare(recorded, ours, ended).iter().map(ToString::to_string).collect()
+        compare(recorded, ours, ended, None).iter().map(ToString::to_string).collect()
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Where our node is not what was recorded, and why that is right. The only place for such.
 
-use crate::case::Case;
+use crate::case::{Act, Case};
 use crate::compare::Difference;
 
 /// A reason why a difference is none of behaviour.
@@ -24,6 +24,9 @@ impl Explanation {
 
 /// What a log is called that has the recorded lines in another order.
 pub(crate) const REORDERED: &str = "the same lines in another order";
+
+/// What a log is called that lacks nothing but the annotations that a kubelet adds for itself.
+pub(crate) const WITHOUT_OWN_ANNOTATIONS: &str = "all but the annotations of the kubelet's own";
 
 /// Whether a container of the case was seen waiting because it could not be configured or created.
 fn waits_for_configuration(case: &Case) -> bool {
@@ -54,7 +57,7 @@ pub static EXPLANATIONS: &[Explanation] = &[
     },
     Explanation {
         name: "one-event-for-each-sync",
-        why: "While a pod past its deadline stops, or a container cannot be configured, a kubelet tells the same event \
+        why: "While a pod past its deadline stops, or a container cannot be configured or its image be named, a kubelet tells the same event \
               at every sync of the pod, whatever wakes it: how often is no property of the pod. We tell it when \
               something is done: once for the deadline, and once for each attempt to start the container.",
         covers: |case, difference| {
@@ -62,6 +65,7 @@ pub static EXPLANATIONS: &[Explanation] = &[
             let event = difference.place.strip_prefix("event Normal ").unwrap_or_default();
             is_count
                 && (event.starts_with("DeadlineExceeded ")
+                    || difference.place.starts_with("event Warning InspectFailed ")
                     || (event.starts_with("Pulled ") && waits_for_configuration(case)))
         },
     },
@@ -86,6 +90,23 @@ pub static EXPLANATIONS: &[Explanation] = &[
             let phase = end.and_then(|end| end.status["phase"].as_str()).unwrap_or_default();
             difference.place == "details: resources" && matches!(phase, "Succeeded" | "Failed")
         },
+    },
+    Explanation {
+        name: "node-comes-back",
+        why: "A kubelet whose Node object was deleted waits to be started again by whoever looks after the machine, and \
+              PodGC fails its pods meanwhile. Behind a virtual node there is no machine and nobody to restart it: it \
+              registers again at once, and its pods, which nothing has happened to, run on.",
+        covers: |case, _| {
+            case.actions
+                .iter()
+                .any(|action| matches!(&action.act, Act::Delete(target, _) if target.kind == "Node"))
+        },
+    },
+    Explanation {
+        name: "annotations-of-the-kubelet",
+        why: "A kubelet's downward API shows two annotations that it adds to pods in its own memory, \
+              kubernetes.io/config.seen and kubernetes.io/config.source; no API object has them.",
+        covers: |_, difference| difference.ours == WITHOUT_OWN_ANNOTATIONS,
     },
     Explanation {
         name: "go-map-order",

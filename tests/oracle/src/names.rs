@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
+use jiff::Timestamp;
 use regex::Regex;
 use serde_json::Value;
 
@@ -22,6 +23,8 @@ pub struct Names {
     pub pod_name: Option<String>,
     /// The pod's addresses, all there ever were.
     pub pod_ips: Vec<IpAddr>,
+    /// When the pod was created.
+    pub created: Option<Timestamp>,
 }
 
 static UID: LazyLock<Regex> = LazyLock::new(|| {
@@ -39,6 +42,12 @@ static TIME: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$").expect("a pattern"));
 
 impl Names {
+    /// A time in seconds since the pod's creation.
+    pub(crate) fn seconds(&self, time: &str) -> Option<f64> {
+        let time: Timestamp = time.parse().ok()?;
+        Some(time.duration_since(self.created?).as_secs_f64())
+    }
+
     /// A text as the recorder would have written it.
     #[must_use]
     pub fn text(&self, text: &str) -> String {
@@ -104,6 +113,7 @@ mod tests {
             pod_uid: "01234567-89ab-cdef-0123-456789abcdef".to_owned(),
             pod_name: None,
             pod_ips: vec!["10.88.0.7".parse().unwrap()],
+            created: None,
         }
     }
 

@@ -51,6 +51,7 @@ impl Snapshot {
         for transition in transitions {
             let mut next = Self::of(transition, &mut runs);
             next.take_for_running();
+            next.leave_sandbox_out();
             match series.last_mut() {
                 Some(last) if last.core == next.core => last.details = next.details,
                 _ => series.push(next),
@@ -130,6 +131,15 @@ impl Snapshot {
         let all = apps.iter().all(|name| has_run(self.get(&format!("container {}", text_of(name)))));
         if self.get("phase") == "Pending" && !apps.is_empty() && all {
             self.core.insert("phase".to_owned(), json!("Running"));
+        }
+    }
+
+    /// When the last container's end is written, the sandbox may be gone already or not: recorded both ways.
+    fn leave_sandbox_out(&mut self) {
+        let lags =
+            matches!(self.get("condition Ready")["reason"].as_str(), Some("PodCompleted" | "PodFailed"));
+        if lags && !self.has_ended() {
+            self.core.remove("condition PodReadyToStartContainers");
         }
     }
 

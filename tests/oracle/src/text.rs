@@ -54,12 +54,18 @@ pub(crate) fn normal(text: &str) -> String {
 }
 
 /// Sizes in what `ls -l` prints: of folders and file systems, and of files that hold names of one run.
-static SIZES: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"(?m)^(total|[-dl][-rwxsStT]{9} +\d+ +\w+ +\w+) +\d+").expect("a pattern"));
+static SIZES: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"(?m)^(total|[-dl][-rwxsStT]{9} +\d+ +\w+ +\w+) +(\d+|SIZE)").expect("a pattern")
+});
+
+/// A prober's name in a request; the recorder's build had no version.
+static PROBER: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"kube-probe/(\d+\.\d+|<major>\.<minor>)").expect("a pattern"));
 
 /// A log in its normal form: what the recorder replaces, without the numbers, and sizes of files.
 pub(crate) fn log(text: &str) -> String {
     let text = RULES[0].pattern.replace_all(text, RULES[0].into);
+    let text = PROBER.replace_all(&text, "kube-probe/<version>");
     SIZES.replace_all(&text, "$1 <size>").into_owned()
 }
 
