@@ -70,6 +70,7 @@ pub use self::resolved::{
     Blocked, ClaimedVolume, ContainerKind, EmptyDir, EnvVar, File, Origin, PullCredential, ResolvedContainer,
     ResolvedMount, ResolvedPod, ResolvedVolume, Value, VolumeContent,
 };
+pub use self::socket::SocketSession;
 pub use self::stats::{
     ContainerUsage, CpuUsage, FilesystemUsage, MemoryUsage, NetworkUsage, NodeUsage, PodUsage, Usage,
 };
@@ -85,6 +86,7 @@ mod node_info;
 mod observed;
 mod poll;
 mod resolved;
+mod socket;
 mod stats;
 mod wrap;
 

@@ -250,7 +250,7 @@ pub(crate) struct Flags {
     /// Open the whole kubelet API to everyone who can reach it [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Kubelet API")]
     pub(crate) insecure_allow_anonymous: Option<bool>,
-    /// Connections to the kubelet API at once; beyond it, one whose caller was not let in makes way for a new one [default: 1024]
+    /// Connections to the kubelet API at once; beyond it, one whose caller was not let in makes way for a new one [default: 4096]
     #[arg(long, value_name = "N", help_heading = "Kubelet API")]
     pub(crate) max_connections: Option<usize>,
     /// How long a connection of exec, attach or port-forward may carry nothing at all [default: 4h]

@@ -24,7 +24,7 @@ use vk_apiserver::{ApiServer, Config, Serving};
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// What the kubelet API bears at once (`vk_core::api::Limits::connections`).
+/// What the kubelet API bears at once of callers that have not been let in.
 const CONNECTIONS: u64 = 1024;
 /// What a connection may cost at most: a head of 64 KiB as it is read and once more as TLS had it, and its tasks.
 const EACH: u64 = 192 * 1024;
@@ -270,15 +270,16 @@ async fn thousands_who_mean_harm_cost_bounded_memory_and_nobody_else_notices() {
     let bound = before + CONNECTIONS * EACH;
     eprintln!("resident: {} MiB before", before / MIB);
     let mut peaks = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..5 {
         everything(&daemon).await;
         let peak = daemon.peak();
         eprintln!("resident: {} MiB at most", peak / MIB);
         assert!(peak <= bound, "{} MiB at most, more than {} MiB", peak / MIB, bound / MIB);
         peaks.push(peak);
     }
-    // What was given back is used again: more of it costs no more.
-    assert!(peaks[2] <= peaks[1] + 32 * MIB, "it grows: {peaks:?}");
+    // The allocator takes a few rounds to settle. From then on what was given back is used again: what 13,000
+    // connections more leave behind is less than two kilobytes each.
+    assert!(peaks[4] <= peaks[2] + 24 * MIB, "it grows: {peaks:?}");
     assert!(daemon.open_files() <= files + 16, "{files} open files before, {} now", daemon.open_files());
 
     for (reason, least) in [("full", 2_000), ("handshake-failed", 500), ("head-too-large", 100)] {
@@ -286,5 +287,5 @@ async fn thousands_who_mean_harm_cost_bounded_memory_and_nobody_else_notices() {
         eprintln!("{counted} refused: {reason}");
         assert!(counted >= least, "{reason}: {counted}");
     }
-    assert!(daemon.count("vk_connections_accepted_total").await >= 19_000);
+    assert!(daemon.count("vk_connections_accepted_total").await >= 32_000);
 }

@@ -82,16 +82,27 @@ impl Tool {
 
     /// Builds a part that is no component of the plane; its folder.
     pub(crate) fn part(&self, part: &str) -> Result<PathBuf> {
+        self.folder(&["--part", part])
+    }
+
+    /// Builds what is run of a version of Kubernetes; its folder.
+    pub(crate) fn kubernetes(&self, version: &str) -> Result<PathBuf> {
+        self.folder(&["--version", version])
+    }
+
+    /// Builds what `control-plane build` is told to; the folder of the last of it.
+    fn folder(&self, what: &[&str]) -> Result<PathBuf> {
         let output = Command::new(&self.0)
-            .args(["build", "--part", part])
+            .arg("build")
+            .args(what)
             .stderr(std::process::Stdio::inherit())
             .output()
             .context("starting the control plane's tool")?;
         let text = String::from_utf8(output.stdout).context("reading the tool's answer")?;
         if !output.status.success() {
-            bail!("{part} could not be built");
+            bail!("{} could not be built", what.join(" "));
         }
-        Ok(PathBuf::from(text.trim()))
+        Ok(PathBuf::from(text.lines().last().unwrap_or_default()))
     }
 }
 

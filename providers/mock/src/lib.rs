@@ -58,7 +58,9 @@
 //! `true`, `false`, `exit`, `sleep`, `hostname`, `ls`, `rm`, `test`, `wc` (bytes), `tar` as `kubectl cp` calls it,
 //! `stty size`, `resize` (prints every size of the window), and `bytes N` (N bytes, of which byte i is i mod 251).
 //! Files live in memory, up to 512 MiB a container, and go with the pod. An attached client sees new lines of the
-//! log, and its own input again. Every port that a running container declares answers HTTP: with the request line,
+//! log, and its own input again; where the container has `stdin` and its command is `sh`, that shell runs for it, and
+//! its end is the container's. A terminal shows what is typed, and knows the keys ^C, ^D and backspace. Containers
+//! for debugging (`kubectl debug`) are added to pods that run. Every port that a running container declares answers HTTP: with the request line,
 //! or with the body that was sent; other ports refuse.
 //!
 //! # Example

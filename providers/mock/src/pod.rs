@@ -17,7 +17,7 @@ use k8s_openapi::api::core::v1::PodSpec;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use vk_core::provider::{
-    ContainerKind, ObservedPod, PodOutcome, PodRef, PodRuntime, ResolvedPod, Result, Sandbox,
+    ContainerKind, Error, ObservedPod, PodOutcome, PodRef, PodRuntime, ResolvedPod, Result, Sandbox,
 };
 
 use self::container::Container;
@@ -123,7 +123,8 @@ impl Pod {
                 None => format!("spec.initContainers[{index}]"),
                 Some(index) => format!("spec.containers[{index}]"),
             };
-            Container::new(container, pod.container_spec(&container.name), policy, &place)
+            let written = pod.container_spec(&container.name);
+            Container::new(container, written, wants_input(spec, &container.name), policy, &place)
         });
         let containers = containers.collect::<Result<_>>()?;
         let seconds = |seconds: i64| u32::try_from(seconds).unwrap_or(0);
@@ -146,6 +147,37 @@ impl Pod {
             alarm: None,
             followers: None,
         })
+    }
+
+    /// Takes over what may change in a pod that runs: containers for debugging are added. What it uses is not
+    /// measured against its requests and limits, so new ones make no difference.
+    ///
+    /// # Errors
+    /// [`Error::Rejected`] for another image. What could be done is done all the same.
+    pub(crate) fn update(&mut self, pod: &ResolvedPod, now: Timestamp) -> Result<()> {
+        let no_spec = PodSpec::default();
+        let spec = pod.object.spec.as_ref().unwrap_or(&no_spec);
+        let mut refused = Ok(());
+        let mut added = Vec::new();
+        for container in &pod.containers {
+            match self.containers.iter().find(|known| *known.name == container.name) {
+                Some(known) if *known.image != container.image => {
+                    let field = format!("spec.containers{{{}}}.image", container.name);
+                    refused =
+                        Err(Error::rejected(field, "the mock provider does not replace a running image"));
+                }
+                Some(_) => {}
+                None => {
+                    let place = format!("spec.ephemeralContainers{{{}}}", container.name);
+                    let stdin = wants_input(spec, &container.name);
+                    added.push(Container::new(container, None, stdin, Policy::Never, &place)?);
+                }
+            }
+        }
+        self.containers = std::mem::take(&mut self.containers).into_iter().chain(added).collect();
+        self.start_ephemeral(now);
+        self.advance(now);
+        refused
     }
 
     /// Puts the script back after the record was read from a file.
@@ -227,6 +259,15 @@ impl Pod {
         });
         runtime
     }
+}
+
+/// Whether a container has an input of its own.
+fn wants_input(spec: &PodSpec, name: &str) -> bool {
+    let plain = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let plain = plain.map(|container| (&container.name, container.stdin));
+    let ephemeral = spec.ephemeral_containers.iter().flatten();
+    let mut all = plain.chain(ephemeral.map(|container| (&container.name, container.stdin)));
+    all.any(|(known, stdin)| known == name && stdin == Some(true))
 }
 
 /// A [`PodRef`] as three texts.

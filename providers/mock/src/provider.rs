@@ -114,7 +114,7 @@ impl Provider for MockProvider {
         Some(self)
     }
     fn update(&self) -> Option<&dyn PodUpdate> {
-        None
+        Some(self)
     }
     fn logs(&self) -> Option<&dyn ContainerLogs> {
         Some(self)
@@ -137,6 +137,13 @@ impl Provider for MockProvider {
 impl PodPrepare for MockProvider {
     async fn prepare_pod(&self, pod: &PodRef) -> Result<Vec<IpAddr>> {
         self.backend.reserve(pod)
+    }
+}
+
+#[async_trait]
+impl PodUpdate for MockProvider {
+    async fn update_pod(&self, pod: &ResolvedPod) -> Result<()> {
+        self.backend.update(pod)
     }
 }
 

@@ -1,5 +1,5 @@
 //! Exec, attach and port-forward: a container of the mock has a small shell, a process that repeats what it is
-//! told, and an HTTP server on every port it declares.
+//! told (or a shell, if that is what it was started with), and an HTTP server on every port it declares.
 
 mod attach;
 mod commands;
@@ -74,7 +74,23 @@ pub(crate) async fn attach(
     io: ExecIo,
 ) -> Result<ExitStatus> {
     environment(backend, container)?;
+    if let Some(command) = shell_of(backend, container) {
+        let status = exec(backend, container, &command, io).await?;
+        if let ExitStatus::Code(code) = status {
+            // It may have been ended already, and is no shell's end then.
+            let _ = backend.exit(&container.pod.uid, &container.name, code);
+        }
+        return Ok(status);
+    }
     attach::attach(backend, container, io).await
+}
+
+/// A container's main process, where it is a shell that waits for somebody to attach.
+fn shell_of(backend: &MockBackend, container: &ContainerRef) -> Option<Vec<String>> {
+    let state = backend.0.state();
+    let pod = state.pods.get(&container.pod.uid)?;
+    let record = pod.containers.iter().find(|known| *known.name == *container.name)?;
+    record.shell.as_deref().map(<[String]>::to_vec)
 }
 
 /// Connects to a port that one of the pod's containers declares.

@@ -38,6 +38,15 @@ impl Component {
         }
     }
 
+    /// Whether it is part of a control plane of that version.
+    #[must_use]
+    pub const fn runs(self, version: Version) -> bool {
+        match self {
+            Self::Etcd | Self::ApiServer => true,
+            Self::ControllerManager | Self::Scheduler => version.has_controllers(),
+        }
+    }
+
     /// The module its binary comes from.
     #[must_use]
     pub const fn module(self, version: Version) -> Module {

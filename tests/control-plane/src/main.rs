@@ -130,6 +130,8 @@ enum Part {
     Helm,
     /// The program in the images of the kubelet recordings
     OracleTool,
+    /// stream-clients, which asks a node for everything that client-go can stream
+    StreamClients,
 }
 
 fn main() -> ExitCode {
@@ -182,6 +184,7 @@ fn build(cache: &Cache, version: Version, part: Part) -> Result<()> {
         Part::MetricsServer => vec![Module::MetricsServer],
         Part::Helm => vec![Module::Helm],
         Part::OracleTool => vec![Module::OracleTool],
+        Part::StreamClients => vec![Module::StreamClients],
     };
     for module in modules {
         println!("{}", binaries::ensure(cache, module)?.display());

@@ -205,6 +205,9 @@ impl ControlPlane {
         }
         self.wait_ready(Component::ApiServer)?;
         self.bind_kubelet_client()?;
+        if !self.has_controllers() {
+            return Ok(());
+        }
         for component in [Component::ControllerManager, Component::Scheduler] {
             if !self.is_running(component)? {
                 eprintln!("starting {component} {version}");
@@ -444,9 +447,10 @@ impl ControlPlane {
 
     /// What runs, and how much memory it holds.
     pub fn report(&self) -> Result<Vec<Report>> {
-        let (_, folder, _) = self.own()?;
+        let (_, folder, record) = self.own()?;
         let mut lines = Vec::new();
-        for component in Component::ALL {
+        let version: Version = record.version.parse()?;
+        for component in Component::ALL.into_iter().filter(|component| component.runs(version)) {
             let process = folder.process(component)?.filter(|process| process.is_alive());
             lines.push(Report {
                 component,
@@ -456,6 +460,13 @@ impl ControlPlane {
             });
         }
         Ok(lines)
+    }
+
+    /// Whether controllers and a scheduler run. See [`Version::has_controllers`].
+    #[must_use]
+    pub fn has_controllers(&self) -> bool {
+        let version = self.version().and_then(|version| version.parse::<Version>().ok());
+        version.is_none_or(Version::has_controllers)
     }
 
     /// The Kubernetes release it runs; `None` on a given cluster.

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DeleteParams, PostParams};
 use kube::config::AuthInfo;
 use tokio::process::Command;
@@ -149,13 +150,23 @@ impl World {
         let identity = identity(&client, &name).await;
         let real = Real { plane, client, config: nodes_config, identity, users: Mutex::default() };
         let world = Self { cluster: Cluster::Real(Box::new(real)), namespace: name };
+        if !world.real_plane().has_controllers() {
+            // Nobody else makes it, nor the ConfigMap that a token's volume would need.
+            let account = ServiceAccount {
+                metadata: ObjectMeta { name: Some("default".to_owned()), ..ObjectMeta::default() },
+                automount_service_account_token: Some(false),
+                ..ServiceAccount::default()
+            };
+            let accounts: Api<ServiceAccount> = world.api();
+            accounts.create(&PostParams::default(), &account).await.expect("the default service account");
+        }
         world.settle().await;
         world
     }
 
     /// Waits until pods can be created: the namespace's default service account is there.
     async fn settle(&self) {
-        let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> = self.api();
+        let accounts: Api<ServiceAccount> = self.api();
         crate::eventually("the default service account", async || {
             accounts.get("default").await.map_err(|error| error.to_string())
         })

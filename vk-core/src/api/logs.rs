@@ -65,7 +65,11 @@ pub(super) async fn container_logs(api: &KubeletApi, call: &Call) -> Response {
     if let Some(Err(error)) = first {
         return failed(&container, &options, error);
     }
-    let closing = call.connection.as_ref().map(|connection| connection.closing().clone());
+    let closing = call.connection.as_ref().map(|connection| {
+        // Logs are read into pagers, too.
+        connection.be_patient();
+        connection.closing().clone()
+    });
     let open = api.metrics.port().stream("log");
     let body = LogBody::new(log.boxed(), &options, closing);
     // Counted for as long as the body lives.

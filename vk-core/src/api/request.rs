@@ -26,6 +26,13 @@ impl Call {
         Self { parts, connection, query, params }
     }
 
+    /// A request as it is, of no route.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn of(parts: Parts) -> Self {
+        let query = pairs(&parts.uri);
+        Self { parts, connection: None, query, params: Vec::new() }
+    }
+
     /// A segment of the path; empty if the route has none of that name.
     pub(super) fn param(&self, name: &str) -> &str {
         self.params.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)

@@ -6,6 +6,7 @@
 //! nothing right, keeps nobody out.
 
 mod crowd;
+mod half_open;
 #[cfg(test)]
 mod tests;
 
@@ -22,22 +23,26 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tower::ServiceExt as _;
 
 use self::crowd::{Crowd, Place};
+use self::half_open::{Watch, Watched};
 use super::KubeletApi;
-use crate::metrics::PortMetrics;
+use crate::metrics::{Open, PortMetrics};
 
 /// What the port bears.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Limits {
     /// Connections at once, upgraded ones included. Beyond it the oldest whose caller has not been let in is closed
-    /// for a new one; if all have been, the new one. Default 1,024.
+    /// for a new one; if all have been, the new one. Default 4,096: more than a node's
+    /// [streams](super::stream::StreamLimits::sessions), so that those are refused with a word. Of callers that have
+    /// not been let in 1,024 at most, the same way.
     pub connections: usize,
     /// From the TCP connection to the end of the TLS handshake. Default 10 s.
     pub handshake: Duration,
@@ -49,17 +54,19 @@ pub struct Limits {
     /// A request's head, and what is buffered of an answer before its source has to wait. At least 8,192.
     /// Default 64 KiB.
     pub buffer: usize,
-    /// How long a client may leave what it was sent unacknowledged, and how long an idle connection is believed in
-    /// without a sign of life from its machine. Default 30 s.
+    /// How long a connection is believed in without a sign of life from the client's machine, roughly. A client that
+    /// is there and reads nothing has as long for an ordinary answer, and all the time it wants for logs and
+    /// sessions. Default 30 s.
     pub half_open: Duration,
-    /// From the shutdown to the hard end of the connections still open. Default 5 s.
+    /// From the shutdown to the hard end of the connections still open, sessions of exec, attach and port-forward
+    /// included. Default 5 s.
     pub drain: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 1024,
+            connections: 4096,
             handshake: Duration::from_secs(10),
             first_request: Duration::from_secs(10),
             idle: Duration::from_secs(95),
@@ -81,7 +88,11 @@ struct Inner {
     certificates: Vec<CertificateDer<'static>>,
     peer: Option<SocketAddr>,
     closing: CancellationToken,
+    abort: CancellationToken,
+    patient: Arc<AtomicBool>,
     place: Option<Place>,
+    /// Counted, and waited for by the drain.
+    _open: Option<(Open, TaskTrackerToken)>,
 }
 
 impl Connection {
@@ -89,7 +100,8 @@ impl Connection {
     /// caller to have the right to it: nothing proves possession of the key.
     #[must_use]
     pub fn in_process(certificates: Vec<CertificateDer<'static>>) -> Self {
-        Self(Arc::new(Inner { certificates, peer: None, closing: CancellationToken::new(), place: None }))
+        let (closing, abort, patient) = Default::default();
+        Self(Arc::new(Inner { certificates, peer: None, closing, abort, patient, place: None, _open: None }))
     }
 
     /// Its caller was let in: it gives way to nobody any more.
@@ -115,6 +127,16 @@ impl Connection {
     #[must_use]
     pub fn closing(&self) -> &CancellationToken {
         &self.0.closing
+    }
+
+    /// Its client may read as slowly as it likes from now on.
+    pub(super) fn be_patient(&self) {
+        self.0.patient.store(true, Ordering::Relaxed);
+    }
+
+    /// Cancelled when the time for that is over.
+    pub(super) fn abort(&self) -> &CancellationToken {
+        &self.0.abort
     }
 }
 
@@ -143,11 +165,13 @@ async fn serve_router(
         router,
         metrics,
         limits,
+        connections: TaskTracker::new(),
         closing: shutdown.child_token(),
         abort: CancellationToken::new(),
     };
     let crowd = Crowd::new(limits.connections);
-    let connections = TaskTracker::new();
+    let watch = Watch::default();
+    let _watching = AbortOnDropHandle::new(tokio::spawn(watch.clone().run(limits.half_open)));
     let mut refused = 0_u64;
     loop {
         let accepted = tokio::select! {
@@ -168,7 +192,13 @@ async fn serve_router(
                     }
                 }
                 if let Some(place) = place {
-                    connections.spawn(server.clone().connection(stream, peer, place));
+                    match watch.over(stream, limits.half_open) {
+                        Ok(stream) => {
+                            server.connections.spawn(server.clone().connection(stream, peer, place));
+                        }
+                        // It has gone again already.
+                        Err(error) => tracing::debug!(%peer, %error, "kubelet API: cannot set up the socket"),
+                    }
                 }
             }
             Err(error) if is_clients_fault(&error) => {}
@@ -181,24 +211,13 @@ async fn serve_router(
         }
     }
     drop(listener);
-    connections.close();
-    if tokio::time::timeout(limits.drain, connections.wait()).await.is_err() {
-        tracing::warn!(open = connections.len(), "kubelet API: closing connections that did not end in time");
+    server.connections.close();
+    if tokio::time::timeout(limits.drain, server.connections.wait()).await.is_err() {
+        let open = server.connections.len();
+        tracing::warn!(open, "kubelet API: closing connections that did not end in time");
         server.abort.cancel();
-        connections.wait().await;
+        server.connections.wait().await;
     }
-}
-
-/// Finds out when a client's machine is gone without a word: by unanswered probes of an idle connection, and by bytes
-/// that nobody acknowledges.
-fn watch_half_open(stream: &TcpStream, limit: Duration) -> std::io::Result<()> {
-    let socket = socket2::SockRef::from(stream);
-    let probe = (limit / 3).max(Duration::from_secs(1));
-    let alive = socket2::TcpKeepalive::new().with_time(probe).with_interval(probe).with_retries(2);
-    socket.set_tcp_keepalive(&alive)?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(limit))?;
-    Ok(())
 }
 
 fn is_clients_fault(error: &std::io::Error) -> bool {
@@ -212,14 +231,15 @@ struct Server {
     router: Router,
     metrics: PortMetrics,
     limits: Limits,
+    /// What the drain waits for: those that are served here, and those that were upgraded.
+    connections: TaskTracker,
     closing: CancellationToken,
     abort: CancellationToken,
 }
 
 impl Server {
-    async fn connection(self, stream: TcpStream, peer: SocketAddr, place: Place) {
+    async fn connection(self, stream: Watched, peer: SocketAddr, place: Place) {
         let (abort, evicted) = (self.abort.clone(), place.evicted());
-        let _open = self.metrics.connection();
         tokio::select! {
             () = abort.cancelled() => {}
             () = evicted.cancelled() => tracing::debug!(%peer, "kubelet API: made way for another connection"),
@@ -227,13 +247,8 @@ impl Server {
         }
     }
 
-    async fn run(self, stream: TcpStream, peer: SocketAddr, place: Place) {
-        // Log lines are small and wanted now.
-        if let Err(error) =
-            stream.set_nodelay(true).and_then(|()| watch_half_open(&stream, self.limits.half_open))
-        {
-            tracing::debug!(%peer, %error, "kubelet API: cannot set up the socket");
-        }
+    async fn run(self, stream: Watched, peer: SocketAddr, place: Place) {
+        let (open, patient) = (self.metrics.connection(), stream.patient());
         let handshake = tokio::time::timeout(self.limits.handshake, self.tls.accept(stream));
         let handshake = tokio::select! {
             () = self.closing.cancelled() => return,
@@ -255,7 +270,10 @@ impl Server {
             certificates: certificates.iter().map(|der| der.clone().into_owned()).collect(),
             peer: Some(peer),
             closing: self.closing.clone(),
+            abort: self.abort.clone(),
+            patient,
             place: Some(place),
+            _open: Some((open, self.connections.token())),
         }));
 
         let asked = Arc::new(AtomicBool::new(false));

@@ -17,6 +17,8 @@
 mod activity;
 mod counts;
 mod forward;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod limits;
 mod options;
 mod pipe;
@@ -148,7 +150,7 @@ fn remote_command(api: &KubeletApi, call: &mut Call, endpoint: Endpoint) -> Resu
         container,
         verb,
         command: options::command(call),
-        closing: carrier.closing.clone(),
+        closing: carrier.ending.closing.clone(),
     };
     tokio::spawn(async move {
         let container = work.container.clone();
@@ -184,9 +186,32 @@ fn port_forward(api: &KubeletApi, call: &mut Call) -> Result<Response, Box<Respo
 struct Carrier {
     upgrade: OnUpgrade,
     limits: StreamLimits,
-    closing: CancellationToken,
+    ending: Ending,
     _slot: Slot,
     _connection: Option<Connection>,
+}
+
+/// How the node's own end comes to a session.
+#[derive(Clone, Default)]
+struct Ending {
+    /// It is to end.
+    closing: CancellationToken,
+    /// Its time for that is over.
+    abort: CancellationToken,
+}
+
+impl Ending {
+    /// Waits until there is no more time.
+    async fn cut(&self) {
+        let farewell = async {
+            self.closing.cancelled().await;
+            tokio::time::sleep(FAREWELL).await;
+        };
+        tokio::select! {
+            () = farewell => {}
+            () = self.abort.cancelled() => {}
+        }
+    }
 }
 
 impl Carrier {
@@ -201,9 +226,14 @@ impl Carrier {
             return Err(Box::new(reply::error_line(StatusCode::INTERNAL_SERVER_ERROR, body)));
         };
         let connection = call.connection.clone();
-        let closing = connection.as_ref().map(|connection| connection.closing().clone()).unwrap_or_default();
+        connection.iter().for_each(Connection::be_patient);
+        let of = |connection: &Connection| Ending {
+            closing: connection.closing().clone(),
+            abort: connection.abort().clone(),
+        };
+        let ending = connection.as_ref().map(of).unwrap_or_default();
         let slot = api.streams.slot(kind, gauge, &api.metrics)?;
-        Ok(Self { upgrade, limits: api.streams.limits, closing, _slot: slot, _connection: connection })
+        Ok(Self { upgrade, limits: api.streams.limits, ending, _slot: slot, _connection: connection })
     }
 
     async fn remote_command(self, transport: Transport, wanted: Wanted, work: Work) -> Option<Gone> {
@@ -220,7 +250,7 @@ impl Carrier {
                     }
                     Next::Linger
                 };
-                Some(carry(driver.run(), session, &limits, &self.closing).await)
+                Some(carry(driver.run(), session, &limits, &self.ending).await)
             }
             Transport::Channels(protocol, coding) => {
                 let mut opening = session::Opening::new(wanted, protocol);
@@ -234,7 +264,7 @@ impl Carrier {
                     }
                     Next::Linger
                 };
-                Some(carry(driver.run(), session, &limits, &self.closing).await)
+                Some(carry(driver.run(), session, &limits, &self.ending).await)
             }
         }
     }
@@ -246,22 +276,25 @@ impl Carrier {
         match transport {
             PortTransport::Spdy => {
                 let (driver, queue, incoming) = spdy::serve(io, streams, idle);
-                let session = ended_by(&self.closing, forward::over_spdy(target, incoming, queue, patience));
-                Some(carry(driver.run(), session, &limits, &self.closing).await)
+                let session =
+                    ended_by(&self.ending.closing, forward::over_spdy(target, incoming, queue, patience));
+                Some(carry(driver.run(), session, &limits, &self.ending).await)
             }
             PortTransport::Tunnel => {
                 let tunnel = websocket::Tunnel::new(websocket::server(io).await);
                 let (driver, queue, incoming) = spdy::serve(tunnel, streams, idle);
-                let session = ended_by(&self.closing, forward::over_spdy(target, incoming, queue, patience));
-                Some(carry(driver.run(), session, &limits, &self.closing).await)
+                let session =
+                    ended_by(&self.ending.closing, forward::over_spdy(target, incoming, queue, patience));
+                Some(carry(driver.run(), session, &limits, &self.ending).await)
             }
             PortTransport::Channels(coding) => {
                 let mut channels = PortChannels::new(ports);
                 let (inlets, first) = (take(&mut channels.inlets), take(&mut channels.first));
                 let (driver, queue) =
                     websocket::connection::Channels::new(io, coding, inlets, first, idle).await;
-                let session = ended_by(&self.closing, forward::over_websocket(target, channels, queue));
-                Some(carry(driver.run(), session, &limits, &self.closing).await)
+                let session =
+                    ended_by(&self.ending.closing, forward::over_websocket(target, channels, queue));
+                Some(carry(driver.run(), session, &limits, &self.ending).await)
             }
         }
     }
@@ -284,29 +317,28 @@ async fn ended_by(closing: &CancellationToken, session: impl Future<Output = ()>
 }
 
 /// Runs a session on its connection. A client that goes ends the session where it is; a session that ends
-/// leaves the client its time to read the rest, for closing first would take that from it.
+/// leaves the client its time to read the rest, for closing first would take that from it. A node that shuts down
+/// leaves it little.
 async fn carry(
     connection: impl Future<Output = Gone>,
     session: impl Future<Output = Next>,
     limits: &StreamLimits,
-    closing: &CancellationToken,
+    ending: &Ending,
 ) -> Gone {
-    tokio::pin!(connection);
+    let cut = ending.cut();
+    tokio::pin!(connection, cut);
     let next = tokio::select! {
         gone = &mut connection => return gone,
         next = session => next,
+        () = &mut cut => Next::Cut,
     };
     if matches!(next, Next::Cut) {
         return Gone::broken("ended by the node");
     }
-    let shutdown = async {
-        closing.cancelled().await;
-        tokio::time::sleep(FAREWELL).await;
-    };
     tokio::select! {
         gone = connection => gone,
         () = tokio::time::sleep(limits.linger) => Gone::broken("the client did not close the connection"),
-        () = shutdown => Gone::broken("ended by the node"),
+        () = cut => Gone::broken("ended by the node"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Independent clients and tools: against the daemon and the in-memory API server, and, where they need more of a
 //! cluster than that, against the real control plane.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::real::inside_plane;
 use super::runner::tests;
@@ -11,7 +11,13 @@ use crate::tally::Tally;
 use crate::tools;
 
 /// The targets that need the real control plane: aggregation, controllers, nodes' certificates.
-const IN_PLANE: [&str; 2] = ["peers_chart", "peers_metrics"];
+const IN_PLANE: [&str; 3] = ["peers_chart", "peers_metrics", "peers_streaming"];
+
+/// The release that kubectl is built of beside the plane's own: it is there for the `real` tier.
+const BUILT_KUBECTL: &str = "1.35";
+
+/// The Python client's release.
+const PYTHON_CLIENT: &str = "37.0.2";
 
 pub(crate) fn run(in_ci: bool) -> Result<Tally> {
     let targets = targets(Kind::Peers)?;
@@ -44,7 +50,21 @@ fn with_plane(in_ci: bool, targets: &[String]) -> Result<Tally> {
     if let Err(error) = tools::ensure_command("promtool", "prometheus") {
         return Ok(Tally::cannot(in_ci, "prometheus", &format!("{error:#}")));
     }
+    let python = match tools::python_library("kubernetes", PYTHON_CLIENT) {
+        Ok(python) => python,
+        Err(error) => return Ok(Tally::cannot(in_ci, "the Python client", &format!("{error:#}"))),
+    };
+    let built = tool.kubernetes(BUILT_KUBECTL)?.join("kubectl");
+    let kubectls = [tools::old_kubectl()?, built, tools::kubectl()?];
     let metrics_server = tool.part("metrics-server")?.join("metrics-server");
     let helm = tool.part("helm")?.join("helm");
-    inside_plane(&tool, targets, &[("VK_METRICS_SERVER", metrics_server), ("VK_HELM", helm)])
+    let stream_clients = tool.part("stream-clients")?.join("stream-clients");
+    let variables = [
+        ("VK_METRICS_SERVER", metrics_server),
+        ("VK_HELM", helm),
+        ("VK_STREAM_CLIENTS", stream_clients),
+        ("VK_PYTHON", python),
+        ("VK_KUBECTLS", std::env::join_paths(kubectls).context("a path with a colon")?.into()),
+    ];
+    inside_plane(&tool, &[], targets, &variables)
 }

@@ -12,6 +12,9 @@ use crate::control_plane::{Tool, instance};
 use crate::tally::Tally;
 use crate::tools;
 
+/// A second, older API server, which speaks only SPDY to nodes, and the targets that show something about that.
+const OLD: (&str, [&str; 1]) = ("1.35", ["real_streaming"]);
+
 pub(crate) fn run(in_ci: bool) -> Result<Tally> {
     let targets = targets(Kind::Real)?;
     if targets.is_empty() {
@@ -25,11 +28,20 @@ pub(crate) fn run(in_ci: bool) -> Result<Tally> {
     if let Err(error) = tools::ensure_command("busybox", "busybox-static") {
         return Ok(Tally::cannot(in_ci, "containers as processes", &format!("{error:#}")));
     }
-    inside_plane(&tool, &targets, &[])
+    let mut tally = inside_plane(&tool, &[], &targets, &[])?;
+    let (version, names) = OLD;
+    println!("--- the API server of Kubernetes {version}");
+    tally.add(inside_plane(&tool, &["--version", version], &names.map(str::to_owned), &[])?);
+    Ok(tally)
 }
 
 /// Runs test targets, one after the other, inside a fresh control plane.
-pub(super) fn inside_plane(tool: &Tool, targets: &[String], variables: &[(&str, PathBuf)]) -> Result<Tally> {
+pub(super) fn inside_plane(
+    tool: &Tool,
+    options: &[&str],
+    targets: &[String],
+    variables: &[(&str, PathBuf)],
+) -> Result<Tally> {
     let mut arguments = vec!["test", "--workspace", "--no-run"];
     for target in targets {
         arguments.extend(["--test", target]);
@@ -40,7 +52,7 @@ pub(super) fn inside_plane(tool: &Tool, targets: &[String], variables: &[(&str, 
     let built: Vec<Executable> = built.into_iter().filter(|found| targets.contains(&found.name)).collect();
     let Some(node) = node()? else { return Ok(Tally::fail("the daemon does not build")) };
     let plane = instance("test");
-    tool.fresh(&plane, &[])?;
+    tool.fresh(&plane, options)?;
     let mut tally = Tally::default();
     for executable in &built {
         let mut command = tool.inside(&plane, &executable.path);

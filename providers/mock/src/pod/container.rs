@@ -37,6 +37,9 @@ pub(crate) struct Container {
     /// `ports[].containerPort`
     #[serde(default, skip_serializing_if = "<[u16]>::is_empty")]
     pub(crate) ports: Box<[u16]>,
+    /// The main process, where it is a shell with an input of its own: it runs for whoever attaches.
+    #[serde(skip)]
+    pub(crate) shell: Option<Box<[String]>>,
     restarts_by: Restarts,
     /// `lifecycle.preStop.sleep.seconds`
     pre_stop_seconds: u32,
@@ -101,6 +104,7 @@ impl Container {
     pub(crate) fn new(
         container: &ResolvedContainer,
         spec: Option<&v1::Container>,
+        stdin: bool,
         pod: Policy,
         place: &str,
     ) -> Result<Self> {
@@ -113,6 +117,7 @@ impl Container {
             command: command_line(container),
             env: container.env.clone().into(),
             ports: declared_ports(spec),
+            shell: stdin.then(|| shell(container)).flatten(),
             env_count: u16::try_from(container.env.len()).unwrap_or(u16::MAX),
             restarts_by: Restarts::of(spec, container.kind, pod)
                 .map_err(|(path, reason)| Error::rejected(format!("{place}.{path}"), reason))?,
@@ -341,6 +346,14 @@ fn go_duration(duration: Duration) -> String {
 fn declared_ports(spec: Option<&v1::Container>) -> Box<[u16]> {
     let ports = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
     ports.iter().filter_map(|port| u16::try_from(port.container_port).ok()).collect()
+}
+
+/// The command line, if it is a shell's.
+fn shell(container: &ResolvedContainer) -> Option<Box<[String]>> {
+    let words = container.command.iter().chain(&container.args).map(|word| word.expose().to_owned());
+    let words: Box<[String]> = words.collect();
+    let program = words.first()?.rsplit('/').next()?;
+    matches!(program, "sh" | "bash").then_some(words)
 }
 
 /// The command line for the log. `Display` of a [`Value`](vk_core::provider::Value) hides secrets.

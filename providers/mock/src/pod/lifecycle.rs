@@ -59,6 +59,7 @@ impl Pod {
                 }
                 Stage::Starting if self.next_due_start().is_some_and(|at| at <= now) => {
                     self.stage = Stage::Init(0);
+                    self.start_ephemeral(now);
                 }
                 Stage::Init(index) => match self.run_init(index, now) {
                     Some(stage) => self.stage = stage,
@@ -107,6 +108,18 @@ impl Pod {
                 Some(self.stage)
             }
             _ => None,
+        }
+    }
+
+    /// Starts containers for debugging, once, as soon as the pod has begun and while it goes on.
+    pub(super) fn start_ephemeral(&mut self, now: Timestamp) {
+        if !matches!(self.stage, Stage::Init(_) | Stage::Running) {
+            return;
+        }
+        for container in &mut self.containers {
+            if container.kind == ContainerKind::Ephemeral && container.state == State::Waiting {
+                container.start(now, self.script.container(&container.name));
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! The shell: runs words, scripts, and lines as they come.
 
 use std::collections::BTreeMap;
-use std::io::Result;
+use std::io::{ErrorKind, Result};
 
 use super::commands;
 use super::files::Files;
@@ -10,6 +10,8 @@ use super::script::{self, After};
 
 /// A process that was killed for writing where nobody reads: 128 + SIGPIPE.
 const BROKEN_PIPE: i32 = 141;
+/// One that was ended by ^C: 128 + SIGINT.
+const INTERRUPTED: i32 = 130;
 
 /// A shell in a container.
 pub(super) struct Shell {
@@ -30,7 +32,10 @@ impl Shell {
 
     /// Runs a command and returns its exit code.
     pub(super) async fn run(&mut self, words: &[String]) -> i32 {
-        self.try_run(words).await.unwrap_or(BROKEN_PIPE)
+        self.try_run(words).await.unwrap_or_else(|error| match error.kind() {
+            ErrorKind::Interrupted => INTERRUPTED,
+            _ => BROKEN_PIPE,
+        })
     }
 
     pub(super) async fn out(&mut self, bytes: &[u8]) -> Result<()> {
@@ -88,32 +93,40 @@ impl Shell {
         Ok(self.last)
     }
 
+    /// The next line of input, and no more than that: the rest is for the commands in it.
+    async fn line(&mut self) -> Result<Vec<u8>> {
+        if self.io.tty {
+            return self.io.read().await;
+        }
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        while self.io.fill(&mut byte).await? == 1 {
+            line.push(byte[0]);
+            if byte[0] == b'\n' {
+                break;
+            }
+        }
+        Ok(line)
+    }
+
     /// Line by line until the input ends, or `exit`.
     async fn interactive(&mut self) -> Result<i32> {
-        let mut line = Vec::new();
         loop {
             if self.io.tty {
                 self.io.out(b"$ ").await?;
             }
-            line.clear();
-            let mut byte = [0];
-            loop {
-                if self.io.fill(&mut byte).await? == 0 {
-                    return Ok(self.last);
+            let line = match self.line().await {
+                Ok(line) if line.is_empty() => return Ok(self.last),
+                Ok(line) => line,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {
+                    self.last = INTERRUPTED;
+                    continue;
                 }
-                // A terminal shows what is typed, and sends a carriage return for the end of a line.
-                let typed = if self.io.tty && byte[0] == b'\r' { b'\n' } else { byte[0] };
-                if self.io.tty {
-                    self.io.out(&[typed]).await?;
-                }
-                match typed {
-                    b'\n' => break,
-                    // ^D on an empty line.
-                    4 if self.io.tty && line.is_empty() => return Ok(self.last),
-                    typed => line.push(typed),
-                }
-            }
-            self.last = self.script(&String::from_utf8_lossy(&line)).await?;
+                Err(error) => return Err(error),
+            };
+            self.last = match self.script(&String::from_utf8_lossy(&line)).await {
+                Err(error) if error.kind() == ErrorKind::Interrupted => INTERRUPTED,
+                ended => ended?,
+            };
             if self.ended {
                 return Ok(self.last);
             }

@@ -8,8 +8,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::mpsc;
 use vk_core::clock::Clock;
 use vk_core::provider::{
-    ContainerAttach as _, ContainerExec as _, ContainerRef, ExecIo, ExitStatus, PodRef, PortForward as _,
-    ResolvedPod, TerminalSize,
+    ContainerAttach as _, ContainerExec as _, ContainerKind, ContainerRef, ContainerState, ExecIo,
+    ExitStatus, PodRef, PodUpdate as _, PortForward as _, ResolvedContainer, ResolvedPod, TerminalSize,
+    Value,
 };
 
 use crate::{MockBackend, MockConfig, MockProvider};
@@ -161,6 +162,76 @@ async fn an_attached_client_hears_its_own_words_until_the_container_ends() {
     assert_eq!(&heard, b"echo?\n");
     backend.delete(&pod, Duration::ZERO).unwrap();
     attached.await.unwrap().unwrap();
+}
+
+/// `kubectl debug -i web --image=busybox -- sh`
+#[tokio::test(start_paused = true)]
+async fn a_container_for_debugging_is_added_and_its_shell_runs_for_whoever_attaches() {
+    let (provider, a) = provider();
+    let spec = json!({
+        "containers": [{"name": "a", "image": "web:1"}],
+        "ephemeralContainers": [{"name": "debugger", "image": "busybox", "command": ["sh"], "stdin": true}],
+    });
+    let metadata = json!({"namespace": "default", "name": "web", "uid": "u1"});
+    let object: Pod = serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
+    let mut pod = ResolvedPod::literal(object).unwrap();
+    let (kind, command) = (ContainerKind::Ephemeral, vec![Value::plain("sh")]);
+    pod.containers.push(ResolvedContainer::new("debugger", kind, "busybox", command, vec![], vec![]));
+    // Once, however often it is said.
+    provider.update_pod(&pod).await.unwrap();
+    provider.update_pod(&pod).await.unwrap();
+    let debugger = a.pod.container("debugger");
+    let state = || {
+        let runtime = provider.backend().observe(&a.pod.uid).unwrap().runtime.unwrap();
+        runtime.container("debugger").unwrap().state.clone()
+    };
+    assert!(matches!(state(), ContainerState::Running { .. }));
+    assert_eq!(run(&provider, &debugger, &["echo", "hi"], b"").await.1, "hi\n");
+
+    let (mut to_stdin, stdin) = tokio::io::duplex(1000);
+    let (stdout, mut from_stdout) = tokio::io::duplex(1000);
+    let io = ExecIo::Pipes { stdin: Some(Box::new(stdin)), stdout: Some(Box::new(stdout)), stderr: None };
+    to_stdin.write_all(b"echo $HOSTNAME\nexit 3\n").await.unwrap();
+    assert_eq!(provider.attach(&debugger, io).await.unwrap(), ExitStatus::Code(3));
+    let mut seen = String::new();
+    from_stdout.read_to_string(&mut seen).await.unwrap();
+    assert_eq!(seen, "web\n");
+    let ContainerState::Terminated(end) = state() else { panic!("its shell has ended") };
+    assert_eq!(end.exit, ExitStatus::Code(3));
+
+    // The others run on as they were, and another image is refused.
+    assert_eq!(run(&provider, &a, &["true"], b"").await.0, 0);
+    pod.containers[0].image = "web:2".to_owned();
+    let refused = provider.update_pod(&pod).await.unwrap_err().to_string();
+    assert!(refused.contains("spec.containers{a}.image"), "{refused}");
+}
+
+async fn type_into(
+    provider: &MockProvider,
+    a: &ContainerRef,
+    command: &str,
+    keys: &[u8],
+) -> (ExitStatus, String) {
+    let (mut keyboard, stdin) = tokio::io::duplex(1000);
+    let (output, mut screen) = tokio::io::duplex(1000);
+    let (_sizes, resize) = mpsc::channel(1);
+    let io = ExecIo::Tty { stdin: Some(Box::new(stdin)), output: Box::new(output), resize };
+    keyboard.write_all(keys).await.unwrap();
+    let status = provider.exec(a, &[command.to_owned()], io).await.unwrap();
+    let mut seen = String::new();
+    screen.read_to_string(&mut seen).await.unwrap();
+    (status, seen)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_terminal_shows_what_is_typed_and_knows_some_keys() {
+    let (provider, a) = provider();
+    let code = ExitStatus::Code;
+    let shown = type_into(&provider, &a, "sh", b"echo hu\x7fi\rexit 7\r").await;
+    assert_eq!(shown, (code(7), "$ echo hu\u{8} \u{8}i\r\nhi\r\n$ exit 7\r\n".to_owned()));
+    assert_eq!(type_into(&provider, &a, "cat", b"abc\r\x04").await, (code(0), "abc\r\nabc\r\n".to_owned()));
+    assert_eq!(type_into(&provider, &a, "cat", b"abc\x03").await, (code(130), "abc^C\r\n".to_owned()));
+    assert_eq!(type_into(&provider, &a, "sh", b"abc\x03\x04").await, (code(130), "$ abc^C\r\n$ ".to_owned()));
 }
 
 async fn ask(socket: &mut DuplexStream, request: &str, answer: &str) {

@@ -5,6 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
+/// How many callers that have not been let in are borne at once, whatever the port bears of others: what they cost
+/// is an attacker's to choose.
+const STRANGERS: usize = 1024;
+
 /// The connections of a port.
 #[derive(Clone, Debug)]
 pub(super) struct Crowd(Arc<Shared>);
@@ -41,7 +45,8 @@ impl Crowd {
     /// whoever came.
     pub(super) fn enter(&self) -> (Option<Place>, bool) {
         let mut state = self.lock();
-        let crowded = state.strangers.len() + state.admitted >= self.0.limit;
+        let strangers = state.strangers.len();
+        let crowded = strangers + state.admitted >= self.0.limit || strangers >= STRANGERS;
         if crowded {
             let Some((_, oldest)) = state.strangers.pop_first() else { return (None, true) };
             oldest.cancel();
@@ -89,6 +94,17 @@ mod tests {
     fn size(crowd: &Crowd) -> (usize, usize) {
         let state = crowd.lock();
         (state.strangers.len(), state.admitted)
+    }
+
+    #[test]
+    fn strangers_have_a_bound_of_their_own() {
+        let crowd = Crowd::new(STRANGERS * 4);
+        let mut places: Vec<Place> = (0..STRANGERS).map(|_| crowd.enter().0.unwrap()).collect();
+        let (newest, crowded) = crowd.enter();
+        assert!(crowded && places[0].evicted().is_cancelled());
+        places.extend(newest);
+        places.iter().skip(1).for_each(Place::admit);
+        assert!(!crowd.enter().1, "those that were let in leave room");
     }
 
     #[test]

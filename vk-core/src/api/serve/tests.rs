@@ -11,6 +11,7 @@ use rustls::ClientConfig;
 use rustls::RootCertStore;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
@@ -341,26 +342,27 @@ async fn more_connections_than_allowed_are_closed_and_room_is_made_when_one_ends
     port.close().await;
 }
 
-#[tokio::test]
-async fn an_upgrade_carries_bytes_both_ways_and_holds_its_place() {
-    let router = Router::new().fallback(|mut request: axum::extract::Request| async move {
+/// Upgrades whatever is asked, and repeats what it hears until the client leaves or the server has had enough.
+fn upgrading() -> Router {
+    Router::new().fallback(|mut request: axum::extract::Request| async move {
         let upgrade = hyper::upgrade::on(&mut request);
-        let connection = request.extensions().get::<Connection>().cloned();
-        connection.iter().for_each(Connection::admit);
+        let connection = request.extensions().get::<Connection>().cloned().unwrap();
+        connection.admit();
         tokio::spawn(async move {
-            let mut stream = TokioIo::new(upgrade.await.unwrap());
-            let mut bytes = [0; 4];
-            stream.read_exact(&mut bytes).await.unwrap();
-            stream.write_all(&bytes).await.unwrap();
-            stream.flush().await.unwrap();
-            // Until the client leaves.
-            let _ = stream.read(&mut bytes).await;
-            drop(connection);
+            let stream = TokioIo::new(upgrade.await.unwrap());
+            let (mut read, mut write) = tokio::io::split(stream);
+            tokio::select! {
+                // However the client leaves.
+                _ = tokio::io::copy(&mut read, &mut write) => {}
+                () = connection.abort().cancelled() => {}
+            }
         });
         let response = http::Response::builder().status(101).header("connection", "upgrade");
         response.header("upgrade", "SPDY/3.1").body(Body::empty()).unwrap()
-    });
-    let port = Port::open(router, Limits { connections: 1, ..Limits::default() }).await;
+    })
+}
+
+async fn upgraded(port: &Port) -> TokioIo<hyper::upgrade::Upgraded> {
     let stream = port.tls(None).await.unwrap();
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake::<_, Empty<bytes::Bytes>>(TokioIo::new(stream)).await.unwrap();
@@ -374,8 +376,35 @@ async fn an_upgrade_carries_bytes_both_ways_and_holds_its_place() {
     let mut bytes = [0; 4];
     within(stream.read_exact(&mut bytes)).await.unwrap();
     assert_eq!(&bytes, b"ping");
+    stream
+}
+
+#[tokio::test]
+async fn an_upgrade_carries_bytes_both_ways_and_holds_its_place() {
+    let port = Port::open(upgrading(), Limits { connections: 1, ..Limits::default() }).await;
+    let stream = upgraded(&port).await;
     assert!(within(port.tls(None)).await.is_err(), "an upgraded connection does not count");
-    drop((stream, sender));
+    assert_eq!(port.count("vk_connections_open"), 1);
+    drop(stream);
     within(async { while port.tls(None).await.is_err() {} }).await;
     port.close().await;
+}
+
+#[tokio::test]
+async fn the_drain_waits_for_upgraded_connections_and_cuts_them_at_its_end() {
+    let port = Port::open(upgrading(), Limits { drain: Duration::from_mins(1), ..Limits::default() }).await;
+    let stream = upgraded(&port).await;
+    port.shutdown.cancel();
+    // The listener's end is the first thing that a shutdown does.
+    within(async { while TcpStream::connect(port.address).await.is_ok() {} }).await;
+    assert!(!port.server.is_finished(), "a session goes on");
+    drop(stream);
+    within(port.server).await.unwrap();
+
+    let port =
+        Port::open(upgrading(), Limits { drain: Duration::from_millis(10), ..Limits::default() }).await;
+    let mut stream = upgraded(&port).await;
+    port.close().await;
+    // However a cut connection shows.
+    assert!(!matches!(within(stream.read(&mut [0; 16])).await, Ok(1..)));
 }

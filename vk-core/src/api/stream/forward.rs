@@ -10,6 +10,8 @@ use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+#[cfg(any(test, fuzzing))]
+pub(super) use self::pairs::describe;
 pub(super) use self::pairs::over_spdy;
 use super::counts::Gauge;
 use super::pipe::{Inlet, Out, Outlet, Side, inlet};

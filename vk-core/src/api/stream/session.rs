@@ -10,6 +10,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 
 pub(super) use self::open::{Opening, over_spdy};
+#[cfg(any(test, fuzzing))]
+pub(super) use self::resize::take_sizes;
 use super::options::Wanted;
 use super::pipe::{Inlet, Out, Outlet, Side};
 use super::spdy::{ResetStatus, StreamId};

@@ -22,7 +22,7 @@ const V2: Protocol = Protocol { name: "v2.channel.k8s.io", ..V1 };
 const V3: Protocol = Protocol { name: "v3.channel.k8s.io", resize: true, ..V1 };
 const V4: Protocol = Protocol { name: "v4.channel.k8s.io", status: true, resize: true };
 /// Over SPDY the fifth version is not offered: half-close is SPDY's own.
-const SPDY: [Protocol; 4] = [V4, V3, V2, V1];
+pub(super) const SPDY: [Protocol; 4] = [V4, V3, V2, V1];
 
 const BINARY: Coding = Coding { base64: false, half_close: false };
 const BASE64: Coding = Coding { base64: true, half_close: false };

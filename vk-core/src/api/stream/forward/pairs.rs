@@ -52,7 +52,7 @@ struct Half {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(in super::super) enum Kind {
     Data,
     Error,
 }
@@ -118,7 +118,10 @@ impl Pairs {
 }
 
 /// What a stream is for: its kind, its port, and the request it belongs to.
-fn describe(id: StreamId, headers: &Headers) -> Result<(Kind, u16, String), &'static str> {
+pub(in super::super) fn describe(
+    id: StreamId,
+    headers: &Headers,
+) -> Result<(Kind, u16, String), &'static str> {
     let port = headers.get("port").filter(|port| !port.is_empty()).ok_or("\"port\" header is required")?;
     let port = port.parse::<u16>().ok().filter(|port| *port > 0).ok_or("no such port")?;
     let kind = match headers.get("streamtype") {

@@ -49,7 +49,7 @@ pub(super) async fn forward(inlet: Option<Inlet>, sizes: mpsc::Sender<TerminalSi
 }
 
 /// Takes the complete objects off the front, and returns the last.
-fn take_sizes(text: &mut Vec<u8>) -> Result<Option<TerminalSize>, serde_json::Error> {
+pub(in super::super) fn take_sizes(text: &mut Vec<u8>) -> Result<Option<TerminalSize>, serde_json::Error> {
     let mut objects = serde_json::Deserializer::from_slice(text).into_iter::<Size>();
     let mut last = None;
     let end = loop {

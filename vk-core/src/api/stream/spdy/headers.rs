@@ -199,8 +199,8 @@ mod tests {
         let mut block = BytesMut::new();
         Deflater::new().block(&fits, &mut block);
         assert_eq!(Inflater::new().block(&block, &limits), Ok(fits));
-        // A few hundred bytes that would be a hundred megabytes.
-        let bomb = Headers::new().with("a", &"x".repeat(100_000_000));
+        // A few thousand bytes that would be four megabytes.
+        let bomb = Headers::new().with("a", &"x".repeat(4_000_000));
         let mut block = BytesMut::new();
         Deflater::new().block(&bomb, &mut block);
         assert_eq!(Inflater::new().block(&block, &limits), Err(DecodeError::HeaderBlockTooLong));

@@ -97,7 +97,7 @@ async fn the_connection_is_the_clients_to_close() {
 /// Far more output than all buffers hold, and a client that does not read until the command has long ended.
 #[tokio::test(start_paused = true)]
 async fn a_slow_reader_loses_nothing_and_gets_the_exit_code() {
-    const MIB: usize = 4;
+    const MIB: usize = 1;
     let node = node(Box::new(|_, io| {
         Box::pin(async move {
             let ExecIo::Pipes { stdout: Some(mut stdout), .. } = io else { return Ok(ExitStatus::Code(1)) };
