@@ -1,36 +1,4 @@
 //! What a backend has to do that only runs containers: the rest is `PodRunner`'s.
-//!
-//! # Contract
-//!
-//! **Identity.** A run of a container is a [`ContainerRun`]: the pod's UID, the container's name, and the attempt, which
-//! counts up with every restart. Backend names are derived from these three. Two pods of one name may exist at once.
-//!
-//! **Idempotence.** Creating a sandbox or a run that exists is `Ok` and changes nothing; stopping or removing what does
-//! not exist is `Ok`. Starting a run that was started is `Ok`.
-//!
-//! **Ordering.** Calls about one pod never overlap, but for [`stop_container`](ContainerBackend::stop_container), the
-//! capabilities and reads, which come at any time. A run's states are told in order: created, running, exited. An end
-//! is told after everything that the run wrote is in its log.
-//!
-//! **Remains.** An exited run stays listed, with its exit and its log, until it is removed or its sandbox is: the last
-//! run is a pod's status, the one before that its `lastState`. They outlive the daemon: after a restart
-//! [`watch`](ContainerBackend::watch) begins with all that there is.
-//!
-//! **Volumes** belong to the sandbox: they come with [`create_sandbox`](ContainerBackend::create_sandbox), are shared by
-//! its containers, and go with it. New contents come through
-//! [`publish_files`](ContainerBackend::publish_files).
-//!
-//! **Errors** are the [provider's](crate::provider::Error), and mean by call:
-//!
-//! | call | [`Rejected`](crate::provider::Error::Rejected) | any other |
-//! |---|---|---|
-//! | `create_sandbox` | the pod is `Failed` | event `FailedCreatePodSandBox`; tried again with back-off |
-//! | `find_image`, `pull_image` | waiting `InvalidImageName`, event `InspectFailed` | waiting `ErrImagePull`, then `ImagePullBackOff`; tried again |
-//! | `create_container` | waiting `CreateContainerConfigError` with the reason; tried again | `CreateContainerError`; tried again |
-//! | `start_container` | as any other | ended as `StartError`, 128; restarted by the pod's policy |
-//! | the others | logged and tried again | logged and tried again |
-//!
-//! Messages are shown to the pod's owner word for word; they hold no secrets.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -48,7 +16,39 @@ use crate::provider::{
     PodRef, PodStats, PortForward, PullCredential, ResolvedMount, ResolvedPod, ResolvedVolume, Result, Value,
 };
 
-/// A backend that makes sandboxes and runs containers in them. See the [module](self) for the contract.
+/// A backend that makes sandboxes and runs containers in them.
+///
+/// # Contract
+///
+/// **Identity.** A run of a container is a [`ContainerRun`]: the pod's UID, the container's name, and the attempt, which
+/// counts up with every restart. Backend names are derived from these three. Two pods of one name may exist at once.
+///
+/// **Idempotence.** Creating a sandbox or a run that exists is `Ok` and changes nothing; stopping or removing what does
+/// not exist is `Ok`. Starting a run that was started is `Ok`.
+///
+/// **Ordering.** Calls about one pod never overlap, but for [`stop_container`](ContainerBackend::stop_container), the
+/// capabilities and reads, which come at any time. A run's states are told in order: created, running, exited. An end
+/// is told after everything that the run wrote is in its log.
+///
+/// **Remains.** An exited run stays listed, with its exit and its log, until it is removed or its sandbox is: the last
+/// run is a pod's status, the one before that its `lastState`. They outlive the daemon: after a restart
+/// [`watch`](ContainerBackend::watch) begins with all that there is.
+///
+/// **Volumes** belong to the sandbox: they come with [`create_sandbox`](ContainerBackend::create_sandbox), are shared by
+/// its containers, and go with it. New contents come through
+/// [`publish_files`](ContainerBackend::publish_files).
+///
+/// **Errors** are the [provider's](crate::provider::Error), and mean by call:
+///
+/// | call | [`Rejected`](crate::provider::Error::Rejected) | any other |
+/// |---|---|---|
+/// | `create_sandbox` | the pod is `Failed` | event `FailedCreatePodSandBox`; tried again with back-off |
+/// | `find_image`, `pull_image` | waiting `InvalidImageName`, event `InspectFailed` | waiting `ErrImagePull`, then `ImagePullBackOff`; tried again |
+/// | `create_container` | waiting `CreateContainerConfigError` with the reason; tried again | `CreateContainerError`; tried again |
+/// | `start_container` | as any other | ended as `StartError`, 128; restarted by the pod's policy |
+/// | the others | logged and tried again | logged and tried again |
+///
+/// Messages are shown to the pod's owner word for word; they hold no secrets.
 #[async_trait]
 pub trait ContainerBackend: fmt::Debug + Send + Sync + 'static {
     /// The provider's short, stable name, as in [`Provider::name`](crate::provider::Provider::name).
