@@ -313,6 +313,7 @@ async fn clients_that_are_killed_cut_off_or_gone_without_a_word_leave_nothing_be
             _ => {}
         }
     }
+    drop(stalled);
     assert_eq!(received, 32 * MIB, "who reads late loses nothing");
     assert!(
         String::from_utf8_lossy(&last).contains("\"message\":\"7\""),
