@@ -209,7 +209,7 @@ impl KubeletApi {
             Endpoint::HealthPing | Endpoint::HealthLog => health::one(&Ok(())),
             Endpoint::HealthSyncLoop => health::one(&health::syncloop(&self.health.liveness())),
             Endpoint::Metrics => metrics::node(self),
-            Endpoint::ProbeMetrics => metrics::probes(),
+            Endpoint::ProbeMetrics => metrics::probes(self.metrics.probes()),
             Endpoint::SliMetrics => metrics::slis(&self.health.liveness()),
             Endpoint::CadvisorMetrics => stats::cadvisor(self).await,
             Endpoint::Configz => configz::configz(self),

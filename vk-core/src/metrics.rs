@@ -10,6 +10,7 @@
 mod cluster;
 mod credentials;
 mod port;
+mod probes;
 mod process;
 mod provider;
 mod sampled;
@@ -27,6 +28,7 @@ use prometheus_client::registry::Registry;
 pub(crate) use self::cluster::ClusterMetrics;
 pub(crate) use self::credentials::CredentialMetrics;
 pub(crate) use self::port::{Open, PortMetrics};
+pub(crate) use self::probes::{BUCKETS as PROBE_BUCKETS, ProbeCount, ProbeCounts};
 pub(crate) use self::process::START as PROCESS_START;
 pub(crate) use self::provider::ProviderMetrics;
 pub(crate) use self::sampled::Kind;
@@ -48,6 +50,7 @@ struct Inner {
     work: WorkMetrics,
     cluster: ClusterMetrics,
     credentials: CredentialMetrics,
+    probes: ProbeCounts,
 }
 
 impl Metrics {
@@ -65,6 +68,7 @@ impl Metrics {
             work: WorkMetrics::register(&mut registry),
             cluster: ClusterMetrics::register(&mut registry),
             credentials: CredentialMetrics::register(&mut registry),
+            probes: ProbeCounts::default(),
             registry: Mutex::new(registry),
         }))
     }
@@ -85,6 +89,11 @@ impl Metrics {
     /// Calls of the provider.
     pub(crate) fn provider(&self) -> &ProviderMetrics {
         &self.0.provider
+    }
+
+    /// Probes of containers.
+    pub(crate) fn probes(&self) -> &ProbeCounts {
+        &self.0.probes
     }
 
     /// Passes over pods.

@@ -124,6 +124,7 @@ impl Pods {
             recorder.clone(),
             story.clone(),
             config.clone(),
+            metrics.probes().clone(),
         );
         let native = provider.native();
         let options = ResolveOptions {

@@ -52,7 +52,7 @@ const BACKLOG: usize = 4096;
 /// Containers in memory. Cheap to clone; clones are one backend. See the [crate's](crate) sibling
 /// [`MockProvider`](crate::MockProvider) for a backend that runs whole pods.
 #[derive(Clone, Debug)]
-pub struct MockContainers(Arc<Inner>);
+pub struct MockContainers(Arc<Inner>, Duration);
 
 #[derive(Debug)]
 struct Inner {
@@ -84,7 +84,8 @@ impl MockContainers {
     /// A backend without images.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        Self(Arc::new(Inner { clock, state: Mutex::default(), told: broadcast::Sender::new(BACKLOG) }))
+        let inner = Inner { clock, state: Mutex::default(), told: broadcast::Sender::new(BACKLOG) };
+        Self(Arc::new(inner), Duration::ZERO)
     }
 
     /// Has an image whose processes run as root.
@@ -104,6 +105,13 @@ impl MockContainers {
     #[must_use]
     pub fn with_registry_image(self, image: &str) -> Self {
         self.lock().registry.insert(image.to_owned(), String::new());
+        self
+    }
+
+    /// Takes so long to make a sandbox, and to start a container.
+    #[must_use]
+    pub fn taking(mut self, latency: Duration) -> Self {
+        self.1 = latency;
         self
     }
 
@@ -192,6 +200,7 @@ impl ContainerBackend for MockContainers {
         if let Some(known) = self.lock().sandboxes.get(&pod.pod.uid) {
             return Ok(known.record.ips.clone());
         }
+        tokio::time::sleep(self.1).await;
         let ips = self.reserve_addresses(&pod.pod).await?;
         let mut volumes = BTreeMap::new();
         for volume in &pod.volumes {
@@ -318,6 +327,7 @@ impl ContainerBackend for MockContainers {
         if process.was_started() {
             return Ok(());
         }
+        tokio::time::sleep(self.1).await;
         process.check().map_err(Error::unexpected)?;
         process.start();
         self.tell(&process);
@@ -402,6 +412,7 @@ impl ContainerBackend for MockContainers {
 fn image_of(image: &str, user: &str) -> Image {
     let mut found = Image::new(ids::image_id(image));
     found.user = Some(user.to_owned());
+    found.size = Some(1 << 20);
     found
 }
 

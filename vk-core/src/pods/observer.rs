@@ -17,6 +17,7 @@ use super::table::PodTable;
 use crate::backoff::backoff;
 use crate::config::NodeConfig;
 use crate::events::Recorder;
+use crate::metrics::ProbeCounts;
 use crate::provider::{Feature, ObservedPod, PodEvent, PodRef, PodRuntime, Provider, Result};
 
 /// Too many pods were missing from one listing at once for that to be believed.
@@ -36,6 +37,7 @@ pub(crate) struct Observer {
     recorder: Recorder,
     story: Story,
     config: NodeConfig,
+    probes: ProbeCounts,
     /// The provider tells of containers what there is to tell.
     tells_itself: bool,
     /// One listing at a time; waiters share the next one. Holds when the last one began.
@@ -59,6 +61,7 @@ impl Observer {
         recorder: Recorder,
         story: Story,
         config: NodeConfig,
+        probes: ProbeCounts,
     ) -> Self {
         Self {
             tells_itself: provider.native().contains(Feature::Events),
@@ -67,6 +70,7 @@ impl Observer {
             recorder,
             story,
             config,
+            probes,
             looking: Mutex::new(None),
             mass_absence: watch::Sender::new(None),
         }
@@ -142,7 +146,9 @@ impl Observer {
             PodEvent::Changed(pod) => self.present(pod),
             PodEvent::Gone { pod, last } => self.gone(&pod, last),
             PodEvent::Told { pod, event } => self.recorder.pod(&pod, event),
-            PodEvent::Probed { .. } => {}
+            PodEvent::Probed { container, kind, result, took } => {
+                self.probes.count(container, kind, result, took);
+            }
         }
     }
 
@@ -172,6 +178,7 @@ impl Observer {
     }
 
     fn gone(&self, pod: &PodRef, last: Option<PodRuntime>) {
+        self.probes.forget(&pod.uid);
         let known = self.table.with(&pod.uid, |record| {
             if let Some(last) = last {
                 record.runtime = Some(Box::new(last));

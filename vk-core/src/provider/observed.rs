@@ -1,6 +1,7 @@
 //! What a provider sees of its pods.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -157,6 +158,8 @@ pub enum PodEvent {
         kind: ProbeKind,
         /// What came of it: `successful`, `failed` or `unknown`.
         result: &'static str,
+        /// How long it took.
+        took: Duration,
     },
 }
 

@@ -110,7 +110,8 @@ impl Process {
             "executable file not found in $PATH".to_owned()
         };
         Err(format!(
-            "unable to start container process: error during container init: exec: \"{program}\": {why}"
+            "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: \
+             unable to start container process: error during container init: exec: \"{program}\": {why}"
         ))
     }
 

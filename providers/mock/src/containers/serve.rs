@@ -23,6 +23,7 @@ pub(super) async fn serve(process: &Arc<Process>, flags: &[String]) -> Ended {
     if flag("--ignore-term").is_some_and(|value| value == "true") {
         std::future::pending::<()>().await;
     }
+    process.listen(false);
     if let Some(delay) = flag("--term-delay") {
         let delay = humantime::parse_duration(delay).unwrap_or(Duration::ZERO);
         tokio::time::sleep(delay).await;

@@ -229,6 +229,8 @@ impl Shell {
                 ended.code
             }
             Some("oom") => {
+                // It takes a moment to use up the memory.
+                tokio::time::sleep(Duration::from_millis(500)).await;
                 self.ended = Some(Ended { code: super::process::KILLED, oom: true });
                 super::process::KILLED
             }

@@ -27,6 +27,10 @@ impl Text {
         time: Option<Timestamp>,
     ) {
         self.text.push_str(self.family);
+        self.rest(labels, value, time);
+    }
+
+    fn rest(&mut self, labels: &[(&str, &str)], value: impl fmt::Display, time: Option<Timestamp>) {
         for (index, (name, value)) in labels.iter().enumerate() {
             let open = if index == 0 { '{' } else { ',' };
             let _ = write!(self.text, "{open}{name}=\"{}\"", Escaped(value, true));
@@ -37,6 +41,12 @@ impl Text {
             let _ = write!(self.text, " {}", time.as_millisecond());
         }
         self.text.push('\n');
+    }
+
+    /// A sample of a part of a histogram, the family begun last.
+    pub(in crate::api) fn part(&mut self, part: &str, labels: &[(&str, &str)], value: impl fmt::Display) {
+        let _ = write!(self.text, "{}{part}", self.family);
+        self.rest(labels, value, None);
     }
 
     pub(in crate::api) fn finish(self) -> String {

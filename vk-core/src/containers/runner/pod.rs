@@ -26,7 +26,7 @@ use crate::provider::{
 /// How long a container that cannot be started for now waits until it is tried again (`backOffPeriod`).
 pub(super) const HELD: Duration = Duration::from_secs(10);
 /// How long a back-off that is over shows as such before the container is started again.
-const SHOWN: Duration = Duration::from_millis(150);
+pub(super) const SHOWN: Duration = Duration::from_millis(150);
 /// A hook without a limit of its own.
 pub(super) const UNLIMITED: Duration = Duration::from_hours(24 * 365);
 
@@ -116,6 +116,7 @@ pub(super) enum Done {
         attempt: u32,
         kind: ProbeKind,
         finding: Finding,
+        took: Duration,
     },
     LastWords {
         name: String,
@@ -440,7 +441,9 @@ impl PodTask {
                     kill.in_hook = false;
                 }
             }
-            Done::Probed { name, attempt, kind, finding } => self.probed(&name, attempt, kind, &finding, now),
+            Done::Probed { name, attempt, kind, finding, took } => {
+                self.probed(&name, attempt, kind, &finding, took);
+            }
             Done::LastWords { name, attempt, text } => {
                 let Some(i) = self.present(&name, attempt) else { return };
                 self.finish(i, &text);

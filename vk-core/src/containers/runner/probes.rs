@@ -36,8 +36,10 @@ impl PodTask {
                 let within = probe.machine.timeout();
                 self.jobs.push(Box::pin(async move {
                     let name = prober.container.name.to_string();
+                    let began = Instant::now();
                     let finding = prober.run(&spec, within).await;
-                    Done::Probed { name, attempt, kind, finding }
+                    let took = began.elapsed();
+                    Done::Probed { name, attempt, kind, finding, took }
                 }));
             }
         }
@@ -50,8 +52,9 @@ impl PodTask {
         attempt: u32,
         kind: ProbeKind,
         finding: &Finding,
-        now: Instant,
+        took: Duration,
     ) {
+        let now = Instant::now();
         let Some(i) = self.present(name, attempt) else { return };
         let Some(probe) = self.units[i].probe(kind) else { return };
         probe.under_way = false;
@@ -75,7 +78,7 @@ impl PodTask {
         }
         let container = self.pod.pod.container(name);
         let result = outcome(finding.result);
-        self.shared.send_event(PodEvent::Probed { container, kind, result });
+        self.shared.send_event(PodEvent::Probed { container, kind, result, took });
         let Some((kind, own_grace)) = self.units[i].failed_probe() else { return };
         if self.stop.is_some() || self.units[i].kill.is_some() {
             return;

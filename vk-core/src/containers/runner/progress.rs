@@ -7,7 +7,7 @@ use futures::StreamExt;
 use tokio::time::Instant;
 
 use super::launch::Launched;
-use super::pod::{Done, HELD, PodTask, UNLIMITED};
+use super::pod::{Done, HELD, PodTask, SHOWN, UNLIMITED};
 use super::unit::{Life, Pull, Unit, restarting_all, termination};
 use crate::containers::ContainerBackend;
 use crate::containers::backend::{LONGEST_TERMINATION_MESSAGE, RunExit, RunRecord, RunState};
@@ -190,7 +190,8 @@ impl PodTask {
         let Some(record) = self.records.get(&key).cloned() else { return };
         let RunState::Exited(exit) = &record.state else { return };
         let name = unit.spec.name.clone();
-        let running = unit.is_replaced.then(|| unit.told().cloned().map(Box::new)).flatten();
+        let replaced = unit.is_replaced;
+        let running = replaced.then(|| unit.told().cloned().map(Box::new)).flatten();
         unit.ends(&record, termination(&record, exit, message.to_owned()));
         self.machine.ended(&name, exit.code(), now);
         let comes_back = self.machine.comes_back(&name, exit.code()) && !self.machine.is_restarting_all();
@@ -199,6 +200,10 @@ impl PodTask {
         {
             unit.waits("PostStartHookError", why);
             return self.backs_off(i, comes_back, now);
+        }
+        if comes_back && !replaced {
+            // Long enough for the end to be seen, as with a kubelet that looks for ends now and then.
+            self.machine.held(&name, now + SHOWN);
         }
         if comes_back
             && self.stop.is_none()
@@ -263,6 +268,8 @@ impl PodTask {
         for unit in self.units.iter_mut().filter(|unit| unit.kind != ContainerKind::Ephemeral) {
             let restarts = self.machine.next_attempt(&unit.spec.name);
             unit.begins_again(restarting_all(), restarts);
+            // That is shown before it goes on.
+            self.machine.held(&unit.spec.name, Instant::now() + SHOWN);
         }
     }
 
