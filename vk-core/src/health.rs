@@ -11,7 +11,7 @@
 //! | `pod-watch` | liveness | the watch of pods has failed for five minutes, or was not opened anew for eleven |
 //! | `lease` | liveness | the lease was not renewed for its duration (where leases are allowed) |
 //! | `registered` | readiness | the Node object has not been found or made yet |
-//! | `pods-listed` | readiness | the API server's pods have not been listed yet |
+//! | `pods-listed` | readiness | the pods have not been listed yet, at the API server or at the provider |
 //! | `provider` | readiness | the provider does not answer, or says that it is not well |
 
 use std::fmt;

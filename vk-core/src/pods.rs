@@ -163,10 +163,10 @@ impl Pods {
         Arc::clone(&self.worker.table) as Arc<dyn PodLookup>
     }
 
-    /// Becomes true when the API server's pods have been listed.
+    /// Becomes true when the pods have been listed, at the API server and at the provider.
     #[must_use]
     pub fn synced(&self) -> watch::Receiver<bool> {
-        self.worker.table.subscribe_source_synced()
+        self.worker.table.subscribe_synced()
     }
 
     /// The standing refusal to believe a listing of the backend, if there is one.

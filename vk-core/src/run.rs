@@ -357,7 +357,9 @@ fn observe(context: &NodeContext, pods: &Pods, watch: PodWatch) {
     let synced = pods.synced();
     health.check("pods-listed", Concern::Readiness, move || {
         let listed = *synced.borrow();
-        listed.then_some(()).ok_or_else(|| "the API server's pods have not been listed yet".to_owned())
+        listed.then_some(()).ok_or_else(|| {
+            "the pods have not been listed yet, at the API server or at the provider".to_owned()
+        })
     });
     pods.observe(&context.metrics);
     let absence = pods.mass_absence();

@@ -157,6 +157,7 @@ async fn wait_until_it_answers(
     let deadline = Instant::now() + patience;
     let place = format!("at {server}");
     let mut last = format!("no answer within {patience:?}");
+    let mut said = String::new();
     loop {
         match tokio::time::timeout_at(deadline, client.apiserver_version()).await {
             Ok(Ok(info)) => return Ok(info.git_version),
@@ -192,7 +193,10 @@ async fn wait_until_it_answers(
                 format!("check that it runs and that this address is right ({last})"),
             ));
         }
-        tracing::info!(%server, "waiting for the API server: {last}");
+        if said != last {
+            tracing::info!(%server, "waiting for the API server: {last}");
+            said.clone_from(&last);
+        }
         tokio::time::sleep(RETRY).await;
     }
 }

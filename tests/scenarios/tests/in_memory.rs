@@ -99,6 +99,7 @@ in_memory! {
         a_deleted_node_comes_back_and_its_pods_run_on,
         the_providers_health_is_the_nodes_readiness,
         a_provider_that_hangs_does_not_delay_the_lease,
+        a_node_is_not_ready_before_its_provider_has_listed_its_pods,
         a_drained_node_is_not_ready_and_its_pods_run_on,
         a_node_told_to_deregister_takes_its_object_with_it,
         a_node_told_to_drain_its_pods_stops_them_first,

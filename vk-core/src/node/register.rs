@@ -284,9 +284,10 @@ async fn adopt(
 /// no reason to take its pods out of their services.
 pub(super) fn unsynced(provider: &Readiness, was_ready: bool) -> Readiness {
     match provider {
-        Readiness::Ready if !was_ready => {
-            Readiness::not_ready("KubeletNotReady", "the node's pods have not been read yet")
-        }
+        Readiness::Ready if !was_ready => Readiness::not_ready(
+            "KubeletNotReady",
+            "the node's pods have not been listed yet, at the API server or at the provider",
+        ),
         readiness => readiness.clone(),
     }
 }

@@ -38,6 +38,13 @@ pub(crate) fn narrate(pod: &PodRef, before: Option<&PodRuntime>, now: &PodRuntim
             }
         }
     }
+    if let Some(outcome) = &now.outcome
+        && before.is_none_or(|before| before.outcome.is_none())
+        && let Some(reason) =
+            [Reason::Evicted, Reason::DeadlineExceeded].into_iter().find(|r| r.as_str() == outcome.reason)
+    {
+        lines.push(PodEventRecord::new(reason, &*outcome.message));
+    }
     lines
 }
 

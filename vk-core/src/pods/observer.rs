@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -96,7 +96,7 @@ impl Observer {
         let mut failures = 0_u32;
         loop {
             let mut events = Arc::clone(&self.provider).watch_pods();
-            while let Some(item) = events.next().await {
+            while let Some(item) = self.next(&mut events).await {
                 match item {
                     Ok(event) => {
                         failures = 0;
@@ -113,6 +113,24 @@ impl Observer {
             failures = failures.saturating_add(1);
             tokio::time::sleep(backoff(&self.config, failures)).await;
         }
+    }
+
+    /// The watch's next item. Until there was a first listing nothing can be done for any pod: the log says so, and a
+    /// watch that has none in the time of a provider call has ended.
+    async fn next<S: Stream + Unpin>(&self, events: &mut S) -> Option<S::Item> {
+        let patience = [self.config.ping_timeout, self.config.provider_timeout];
+        for patience in patience.into_iter().filter(|_| !self.table.is_backend_listed()) {
+            // Cancel-safe: a stream's `next` holds nothing of its own.
+            match tokio::time::timeout(patience, events.next()).await {
+                Ok(item) => return item,
+                Err(_) => tracing::warn!(
+                    provider = self.provider.name(),
+                    "the provider has not listed its pods yet; until then the node is not ready, and nothing is \
+                     started or stopped"
+                ),
+            }
+        }
+        if self.table.is_backend_listed() { events.next().await } else { None }
     }
 
     async fn check_drift(&self) {

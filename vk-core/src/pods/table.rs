@@ -25,6 +25,8 @@ pub(crate) struct PodTable {
     source_synced: watch::Sender<bool>,
     /// The pods of the backend have been listed.
     backend_listed: AtomicBool,
+    /// Both have been.
+    synced: watch::Sender<bool>,
     quiet: std::time::Duration,
 }
 
@@ -35,6 +37,7 @@ impl PodTable {
             queue: WorkQueue::new(),
             source_synced: watch::Sender::new(false),
             backend_listed: AtomicBool::new(false),
+            synced: watch::Sender::new(false),
             quiet: config.pending_status_delay,
         }
     }
@@ -52,8 +55,16 @@ impl PodTable {
         *self.source_synced.borrow()
     }
 
-    pub(crate) fn subscribe_source_synced(&self) -> watch::Receiver<bool> {
-        self.source_synced.subscribe()
+    /// Becomes true when the pods of the API server and of the backend have been listed.
+    pub(crate) fn subscribe_synced(&self) -> watch::Receiver<bool> {
+        self.synced.subscribe()
+    }
+
+    /// One of both has been listed; whoever comes second says so.
+    fn note_synced(&self) {
+        if self.is_source_synced() && self.is_backend_listed() {
+            self.synced.send_replace(true);
+        }
     }
 
     pub(crate) fn is_backend_listed(&self) -> bool {
@@ -138,6 +149,7 @@ impl PodTable {
             }
         }
         self.source_synced.send_replace(true);
+        self.note_synced();
         for uid in look {
             self.queue.add(uid);
         }
@@ -148,6 +160,7 @@ impl PodTable {
         if self.backend_listed.swap(true, Ordering::AcqRel) {
             return;
         }
+        self.note_synced();
         let mut look = Vec::new();
         for (uid, record) in self.lock().iter_mut() {
             if record.presence == Presence::Unknown {

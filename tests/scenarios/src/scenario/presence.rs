@@ -14,7 +14,7 @@ use vk_core::provider::{Health, Verb};
 use crate::agreement::{agree, live_at_backend};
 use crate::history::History;
 use crate::pods::{Pods, condition as pod_condition, is_true, phase_of, status_of};
-use crate::virtual_node::{VirtualNode, condition, delete_object};
+use crate::virtual_node::{VirtualNode, backend, condition, config, delete_object};
 use crate::workload::{annotated, pod};
 use crate::world::World;
 
@@ -101,6 +101,31 @@ pub async fn a_provider_that_hangs_does_not_delay_the_lease(world: &World) {
         node.backend.hang(verb, false);
     }
     node.until_ready(world).await;
+    node.remove(world).await;
+}
+
+/// A node whose provider never lists its pods is not Ready: nothing can be done for any pod.
+pub async fn a_node_is_not_ready_before_its_provider_has_listed_its_pods(world: &World) {
+    let backend = backend(world);
+    backend.hang(Verb::List, true);
+    let mut config = config(world);
+    (config.ping_timeout, config.provider_timeout) = (Duration::from_secs(1), Duration::from_secs(4));
+    let node = VirtualNode::start(world, config, backend);
+    node.until(world, "says that it waits for a listing", |node| {
+        let ready = condition(node, "Ready");
+        ready.is_some_and(|ready| {
+            ready.status == "False"
+                && ready.message.as_deref().is_some_and(|text| text.contains("at the provider"))
+        })
+    })
+    .await;
+    let pods = Pods::of(world);
+    pods.create(&pod("waits", &node.name)).await;
+    sleep(Duration::from_secs(3)).await;
+    assert!(!is_ready(&node.until(world, "is there", |_| true).await));
+    node.backend.hang(Verb::List, false);
+    node.until_ready(world).await;
+    pods.until_ready("waits").await;
     node.remove(world).await;
 }
 
