@@ -53,11 +53,15 @@ pub(crate) fn filter(level: &str) -> Result<EnvFilter, Fault> {
         return Err(bad(&level));
     }
     // They log what they also return as an error, at every attempt. Whoever asks for them by name has them.
-    let echoes = ["kube_client::client::builder", "rustls_platform_verifier"]
-        .into_iter()
-        .filter(|target| !level.contains(target));
-    let quiet: String = echoes.map(|target| format!("{target}=off,")).collect();
-    EnvFilter::builder().parse(format!("{quiet}{level}")).map_err(|_| bad(&level))
+    let mut directives = level.clone();
+    for (library, echo) in
+        [("kube_client", "kube_client::client::builder"), ("rustls_platform", "rustls_platform_verifier")]
+    {
+        if !level.contains(library) {
+            directives = format!("{echo}=off,{directives}");
+        }
+    }
+    EnvFilter::builder().parse(directives).map_err(|_| bad(&level))
 }
 
 fn bad(level: &str) -> Fault {

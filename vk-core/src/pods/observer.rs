@@ -121,14 +121,14 @@ impl Observer {
         let patience = [self.config.ping_timeout, self.config.provider_timeout];
         for patience in patience.into_iter().filter(|_| !self.table.is_backend_listed()) {
             // Cancel-safe: a stream's `next` holds nothing of its own.
-            match tokio::time::timeout(patience, events.next()).await {
-                Ok(item) => return item,
-                Err(_) => tracing::warn!(
-                    provider = self.provider.name(),
-                    "the provider has not listed its pods yet; until then the node is not ready, and nothing is \
-                     started or stopped"
-                ),
+            if let Ok(item) = tokio::time::timeout(patience, events.next()).await {
+                return item;
             }
+            tracing::warn!(
+                provider = self.provider.name(),
+                "the provider has not listed its pods yet; until then the node is not ready, and nothing is started or \
+                 stopped"
+            );
         }
         if self.table.is_backend_listed() { events.next().await } else { None }
     }

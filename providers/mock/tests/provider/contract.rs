@@ -22,11 +22,24 @@ async fn an_instant_pod_is_one_event_and_its_end_another() {
     bench.nothing_now().await;
 
     bench.provider.delete_pod(&web, GRACE).await.unwrap();
-    let end = bench.gone().await;
-    assert_eq!(summary(&end), "gone a=0");
-    assert_eq!(end.ips, up.ips);
+    bench.gone_without_a_word().await;
     bench.quiet().await;
     assert!(bench.listed().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_is_scripted_is_told_with_its_exit_code_and_the_pods_address() {
+    for (key, value, expected) in
+        [("termination-exit-code", "0", "gone a=0"), ("termination-message", "bye", "gone a=0")]
+    {
+        let mut bench = Bench::new().await;
+        let web = bench.create(&pod("web", "u1", &[(key, value)])).await;
+        let up = bench.changed().await;
+        bench.provider.delete_pod(&web, GRACE).await.unwrap();
+        let end = bench.gone().await;
+        assert_eq!((&*summary(&end), &end.ips), (expected, &up.ips));
+        bench.quiet().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -57,7 +70,7 @@ async fn idempotence_a_second_create_starts_nothing_and_a_second_delete_is_ok() 
     for _ in 0..2 {
         bench.provider.delete_pod(&web, GRACE).await.unwrap();
     }
-    bench.gone().await;
+    bench.gone_without_a_word().await;
     bench.nothing_now().await;
     let deleted = |known| Act::Deleted { grace: GRACE, known };
     let expected = [Act::Created, Act::CreatedAgain, deleted(true), Act::Stopped, deleted(false)];

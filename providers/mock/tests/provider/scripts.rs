@@ -197,7 +197,12 @@ async fn sidecars_stop_after_the_others_the_last_one_first_inside_the_grace_peri
 
 #[tokio::test(start_paused = true)]
 async fn a_pod_is_deleted_at_any_stage_and_what_never_ran_has_no_exit_code() {
-    let script = [("sandbox-latency", "5s"), ("start-latency", "5s"), ("run-duration.first", "5s")];
+    let script = [
+        ("sandbox-latency", "5s"),
+        ("start-latency", "5s"),
+        ("run-duration.first", "5s"),
+        ("termination-exit-code", "0"),
+    ];
     for (after, expected) in
         [(1.0, "gone"), (6.0, "gone"), (11.0, "gone first=0"), (16.0, "gone first=0 a=0")]
     {
@@ -322,7 +327,7 @@ async fn a_failing_delete_leaves_the_pod_running_until_one_succeeds() {
     }
     assert_eq!(bench.backend.running(), std::slice::from_ref(&web));
     bench.provider.delete_pod(&web, GRACE).await.unwrap();
-    bench.gone().await;
+    bench.gone_without_a_word().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -137,6 +137,14 @@ impl Bench {
         }
     }
 
+    /// The end of a pod of whose end nothing is scripted: there is nothing to tell of it.
+    pub(crate) async fn gone_without_a_word(&mut self) {
+        match self.event().await {
+            PodEvent::Gone { last: None, .. } => {}
+            other => panic!("expected the end of a pod without a word, not {other:?}"),
+        }
+    }
+
     /// Nothing more is reported for an hour.
     pub(crate) async fn quiet(&mut self) {
         if let Ok(event) = tokio::time::timeout(Duration::from_hours(1), self.watch.next()).await {
