@@ -163,7 +163,7 @@ mod tests {
     async fn a_backends_answers_are_its_own() {
         let text = providers(Some("mock")).unwrap();
         assert!(text.starts_with("mock\n"), "{text}");
-        for line in ["  logs          yes  kubectl logs", "  update        no   in-place resize"] {
+        for line in ["  logs          yes  kubectl logs", "  update        yes  in-place resize"] {
             assert!(text.lines().any(|said| said.starts_with(line)), "{line} in\n{text}");
         }
         assert!(text.contains("  spec.containers.livenessProbe            yes"), "{text}");

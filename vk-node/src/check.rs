@@ -164,8 +164,16 @@ async fn ask(settings: &Settings, cluster: &Cluster, report: &mut Report) {
                     ),
                 ));
             } else {
-                report.notes.extend(rights.notes.iter().cloned());
-                report.good("the permissions a node needs are granted");
+                for (right, without) in &rights.lacking {
+                    report.faults.push(Fault::new(
+                        format!("not allowed to {right}"),
+                        format!("at {}", cluster.server),
+                        format!("{}; a node starts without, but {without}", preflight::REMEDY),
+                    ));
+                }
+                if rights.lacking.is_empty() {
+                    report.good("the permissions a node needs are granted");
+                }
             }
             if report
                 .faults

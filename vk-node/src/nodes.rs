@@ -43,8 +43,11 @@ impl Nodes {
         shutdown: &Shutdown,
     ) -> Result<Self, Fault> {
         let rights = preflight::check(cluster, settings).await?;
-        for note in &rights.notes {
-            tracing::warn!("{note}");
+        for (right, without) in &rights.lacking {
+            tracing::warn!("not allowed to {right}: {without}");
+        }
+        if let Some(why) = &rights.unknown {
+            tracing::warn!("cannot ask the API server for our permissions: {why}");
         }
         let user = preflight::user(cluster, settings.cluster.connect_timeout).await;
         let access = kubelet_api::access(&settings.kubelet_api, cluster, &rights).await?;
@@ -64,7 +67,8 @@ impl Nodes {
             let tls = kubelet_api::tls(&settings.kubelet_api, &name, &config.addresses)?;
             tracing::info!(node = name, address = ?config.addresses, port = config.port, "kubelet API");
             let (markings, marked) = watch::channel(config.markings());
-            adjustable.push(Adjustable { name: name.clone(), markings, serving: tls.clone() });
+            let client_ca = access.client_ca();
+            adjustable.push(Adjustable { name: name.clone(), markings, serving: tls.clone(), client_ca });
             let mut node = Node::builder(config, provider, cluster.client.clone())
                 .lease_runtime(leases.clone())
                 .markings(marked)

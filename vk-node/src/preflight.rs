@@ -156,13 +156,16 @@ impl Right {
     }
 }
 
+/// What to do about missing rights.
+pub(crate) const REMEDY: &str = "apply manifests/rbac.yaml, or bind such a role to this identity";
+
 /// What was found.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rights {
     /// Whether callers' permissions can be asked for.
     pub(crate) review_access: bool,
-    /// What this identity has to do without, one line each.
-    pub(crate) notes: Vec<String>,
+    /// What this identity has to do without: the right, and what goes without it.
+    pub(crate) lacking: Vec<(String, &'static str)>,
     /// Why the API server did not tell.
     pub(crate) unknown: Option<String>,
 }
@@ -196,11 +199,10 @@ pub(crate) async fn check(cluster: &Cluster, settings: &Settings) -> Result<Righ
             (Ok(false), Some(NO_FILES | NO_NEWS | NO_POD_TOKENS)) if cluster.identity.is_some() => {}
             (Ok(false), Some(without)) => {
                 rights.review_access &= right.resource != SUBJECT_ACCESS_REVIEWS;
-                rights.notes.push(format!("not allowed to {}: {without}", right.described(node)));
+                rights.lacking.push((right.described(node), without));
             }
             // Whoever may not even ask this is told by the first call that is refused.
             (Err(error), _) => {
-                rights.notes.push(format!("cannot ask the API server for our permissions: {error}"));
                 rights.unknown = Some(error);
                 break;
             }
@@ -209,10 +211,11 @@ pub(crate) async fn check(cluster: &Cluster, settings: &Settings) -> Result<Righ
     if missing.is_empty() {
         return Ok(rights);
     }
+    missing.extend(rights.lacking.into_iter().map(|(right, _)| right));
     Err(Fault::new(
         format!("not allowed to {}", missing.join(", ")),
         format!("at {}", cluster.server),
-        "apply manifests/rbac.yaml, or bind such a role to this identity",
+        REMEDY,
     ))
 }
 

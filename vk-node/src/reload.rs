@@ -7,11 +7,13 @@
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use vk_core::api::ClientCa;
 use vk_core::api::tls::Serving;
 use vk_core::config::Markings;
 
@@ -37,6 +39,8 @@ pub(crate) struct Adjustable {
     pub(crate) markings: watch::Sender<Markings>,
     /// Its serving certificate.
     pub(crate) serving: Serving,
+    /// Who signs its callers' certificates, unless nobody does.
+    pub(crate) client_ca: Option<Arc<ClientCa>>,
 }
 
 /// The configuration file, and what a change of it goes to.
@@ -77,6 +81,9 @@ impl Reload {
                 tracing::info!("SIGHUP: reading the configuration and the certificates again");
                 for node in &nodes {
                     node.serving.reload();
+                    if let Some(ca) = &node.client_ca {
+                        ca.reload();
+                    }
                 }
             }
             let Some(path) = self.path.clone() else {

@@ -105,6 +105,12 @@ impl Access {
         self
     }
 
+    /// Whose client certificates are believed, for those who reload them.
+    #[must_use]
+    pub fn client_ca(&self) -> Option<Arc<ClientCa>> {
+        self.client_ca.clone()
+    }
+
     /// Asks about bearer tokens, and about the permissions of everyone not
     /// [trusted by name](Self::with_trusted_name).
     #[must_use]

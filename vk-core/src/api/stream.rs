@@ -171,7 +171,7 @@ fn port_forward(api: &KubeletApi, call: &mut Call) -> Result<Response, Box<Respo
         }
         PortTransport::Spdy | PortTransport::Tunnel => Vec::new(),
     };
-    let carrier = Carrier::new(api, call, "port_forward", &api.streams.port_forward)?;
+    let carrier = Carrier::new(api, call, "port-forward", &api.streams.port_forward)?;
     let connections = api.streams.forwarded.clone();
     let target = Target { provider: Arc::clone(&api.provider), pod, connections };
     tokio::spawn(async move {

@@ -51,7 +51,8 @@ impl Story {
             vk.root = true,
             vk.age_ms = Empty,
         );
-        // Rounded up: every step is within the whole.
+        // Rounded up, and measured after the span was made, from whose start it is counted back: every step is within
+        // the whole.
         span.record("vk.age_ms", u64::try_from(since.elapsed().as_millis() + 1).unwrap_or(u64::MAX));
         span.in_scope(|| tracing::info!("the pod is gone here and at the API server"));
     }

@@ -147,7 +147,7 @@ where
             parent_span_is_remote: false,
             span_kind: SpanKind::Internal,
             name: running.fields.name.map_or(span.name().into(), Into::into),
-            start_time: age.and_then(|age| end.checked_sub(age)).unwrap_or(running.start),
+            start_time: age.and_then(|age| running.start.checked_sub(age)).unwrap_or(running.start),
             end_time: end,
             attributes: running.fields.all,
             dropped_attributes_count: 0,
