@@ -26,6 +26,7 @@ use crate::script::{self, Pairs, Script, Scripts};
 use crate::time::after;
 
 pub(crate) mod container;
+mod environ;
 mod lifecycle;
 pub(crate) mod restart;
 

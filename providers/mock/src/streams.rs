@@ -128,6 +128,6 @@ fn environment(backend: &MockBackend, container: &ContainerRef) -> Result<BTreeM
     ]
     .into();
     // What a process in the container is given to see, whoever may run one: as with any container.
-    env.extend(record.env.iter().map(|var| (var.name.clone(), var.value.expose().to_owned())));
+    env.extend(record.env.iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
     Ok(env)
 }

@@ -316,7 +316,10 @@ impl World {
     /// # Panics
     /// When a node has made a call that it was not allowed to make, or when the API server refuses.
     pub async fn clean_up(self) {
-        let refused = self.refused();
+        let mut refused = self.refused();
+        // Between a decision and its write a pod may go and its name be given to a new one, which is not bound yet: no
+        // right is missing, and what refuses the write protects the new pod. A kubelet runs into it as well.
+        refused.retain(|refusal| !refusal.why.contains("for pods with spec.nodeName set to itself"));
         assert!(refused.is_empty(), "forbidden calls: {refused:#?}");
         let (client, namespace) = (self.client(), self.namespace);
         let Cluster::Real(real) = self.cluster else { return };

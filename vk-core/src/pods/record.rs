@@ -61,7 +61,8 @@ impl Desired {
             view: api_view(pod.status.as_ref(), deletion.is_some()),
             spec_grace,
             fingerprint: fingerprint(&pod),
-            json: serde_json::to_vec(&pod).ok()?.into(),
+            // Boxed first: bytes keep the room that a vector has left over.
+            json: serde_json::to_vec(&pod).ok()?.into_boxed_slice().into(),
         };
         Some((reference, desired))
     }

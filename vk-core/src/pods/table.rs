@@ -15,11 +15,14 @@ use super::state::{ApiView, PodInput};
 use crate::config::NodeConfig;
 use crate::provider::{PodRef, PodUid};
 
+type Records = HashMap<PodUid, Box<Record>>;
+
 /// The records, and the queue of those that need a pass. Records are changed under one short lock; nothing
 /// is awaited with it held.
 #[derive(Debug)]
 pub(crate) struct PodTable {
-    records: Mutex<HashMap<PodUid, Record>>,
+    /// Boxed: a map has room for nearly twice what it holds.
+    records: Mutex<Records>,
     pub(crate) queue: WorkQueue<PodUid>,
     /// The pods of the API server have been listed.
     source_synced: watch::Sender<bool>,
@@ -42,13 +45,13 @@ impl PodTable {
         }
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<PodUid, Record>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Records> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads or changes a pod's record.
     pub(crate) fn with<T>(&self, uid: &PodUid, f: impl FnOnce(&mut Record) -> T) -> Option<T> {
-        self.lock().get_mut(uid).map(f)
+        self.lock().get_mut(uid).map(|record| f(record))
     }
 
     pub(crate) fn is_source_synced(&self) -> bool {
@@ -72,10 +75,10 @@ impl PodTable {
     }
 
     /// A pod's record, made if need be, with the backend's silence so far taken for what it is.
-    pub(crate) fn entry<'a>(&self, records: &'a mut HashMap<PodUid, Record>, pod: &PodRef) -> &'a mut Record {
+    pub(crate) fn entry<'a>(&self, records: &'a mut Records, pod: &PodRef) -> &'a mut Record {
         let listed = self.is_backend_listed();
         records.entry(pod.uid.clone()).or_insert_with(|| {
-            let mut record = Record::new(pod.clone(), Instant::now(), self.quiet);
+            let mut record = Box::new(Record::new(pod.clone(), Instant::now(), self.quiet));
             if listed {
                 // New since the listing, which is complete: the backend does not have it.
                 record.presence = Presence::Absent;
@@ -192,17 +195,17 @@ impl PodLookup for PodTable {
             .values()
             .filter(|r| &*r.pod.name == name && &*r.pod.namespace == namespace && r.desired.is_some())
             .min_by_key(|r| r.desired.as_ref().is_some_and(|d| d.deletion.is_some()))
-            .and_then(Self::kept)?;
+            .and_then(|record| Self::kept(record))?;
         kept.pod().ok()
     }
 
     fn find_by_uid(&self, uid: &str) -> Option<Pod> {
-        let kept = self.lock().get(&PodUid::new(uid)).and_then(Self::kept)?;
+        let kept = self.lock().get(&PodUid::new(uid)).and_then(|record| Self::kept(record))?;
         kept.pod().ok()
     }
 
     fn all(&self) -> Vec<Pod> {
-        let kept: Vec<_> = self.lock().values().filter_map(Self::kept).collect();
+        let kept: Vec<_> = self.lock().values().filter_map(|record| Self::kept(record)).collect();
         kept.iter().filter_map(|desired| desired.pod().ok()).collect()
     }
 }

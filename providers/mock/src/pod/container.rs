@@ -6,10 +6,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1;
 use serde::{Deserialize, Serialize};
 use vk_core::provider::{
-    ContainerKind, ContainerState, EnvVar, Error, ExitStatus, ObservedContainer, PodRef, ResolvedContainer,
-    Result, Termination,
+    ContainerKind, ContainerState, Error, ExitStatus, ObservedContainer, PodRef, ResolvedContainer, Result,
+    Termination,
 };
 
+use super::environ::Environ;
 use super::restart::{self, Policy, Restarts};
 use crate::ids;
 use crate::script::{ContainerScript, Run as RunLength};
@@ -33,7 +34,7 @@ pub(crate) struct Container {
     pub(crate) env_count: u16,
     /// What commands see. It may hold secrets, so it is not in the state file: after a restart they see none.
     #[serde(skip)]
-    pub(crate) env: Box<[EnvVar]>,
+    pub(crate) env: Environ,
     /// `ports[].containerPort`
     #[serde(default, skip_serializing_if = "<[u16]>::is_empty")]
     pub(crate) ports: Box<[u16]>,
@@ -115,7 +116,7 @@ impl Container {
             kind: container.kind,
             image: container.image.as_str().into(),
             command: command_line(container),
-            env: container.env.clone().into(),
+            env: Environ::of(&container.env),
             ports: declared_ports(spec),
             shell: stdin.then(|| shell(container)).flatten(),
             env_count: u16::try_from(container.env.len()).unwrap_or(u16::MAX),

@@ -14,7 +14,11 @@ const JSON_PATCH: &str = "the real server's library takes a value that is missin
 const TWICE: &str = "the parser keeps the last of two equal names, and does not tell";
 
 const fn argued(subject: &'static str, case: &'static str, at: &'static str, why: &'static str) -> Argued {
-    Argued { subject, case, at, why }
+    Argued { subject, case, at, why, now_and_then: false }
+}
+
+const fn now_and_then(entry: Argued) -> Argued {
+    Argued { now_and_then: true, ..entry }
 }
 
 /// Checked both ways: an entry that no longer differs fails its test.
@@ -113,12 +117,13 @@ pub(crate) const ARGUED: &[Argued] = &[
         "5/body/metadata/continue",
         "the real server does not know yet that the rest of the page is empty; this one has looked",
     ),
-    argued(
+    // How far back the real one remembers depends on when its cache began.
+    now_and_then(argued(
         "versions",
         "a watch from before what is remembered",
         "1/body/0",
         "this server remembers from its beginning on; tests make it forget with ApiServer::compact",
-    ),
+    )),
     argued("watches", "selectors that are none", "2/body/message", LABEL_PARSER),
     argued(
         "workloads",
