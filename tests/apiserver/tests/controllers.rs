@@ -69,6 +69,7 @@ async fn until(server: &ApiServer, resource: &str, holds: impl Fn(&[Value]) -> b
             if holds(&objects) {
                 return objects;
             }
+            // Paused time: the controllers run meanwhile.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };

@@ -119,6 +119,7 @@ impl Driver {
             if conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True") {
                 return Ok(());
             }
+            // Before anything is measured, so a poll will do.
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         bail!("node {name} is not Ready after {within:?}")

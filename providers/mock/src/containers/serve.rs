@@ -51,6 +51,7 @@ pub(super) async fn answer(process: Arc<Process>, mut stream: DuplexStream) {
     };
     let (status, extra, body) = match path {
         "/slow" => {
+            // Longer than a probe's timeout: a slow answer is what is asked for.
             tokio::time::sleep(Duration::from_secs(10)).await;
             ("200 OK", "", "")
         }

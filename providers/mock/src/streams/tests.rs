@@ -105,6 +105,7 @@ async fn a_command_ends_with_its_container() {
     let backend = provider.backend().clone();
     let pod = a.pod.clone();
     let sleep = tokio::spawn(async move { run(&provider, &a, &["sleep", "1000"], b"").await });
+    // Paused time: it passes once the command waits, and not before.
     tokio::time::sleep(Duration::from_secs(1)).await;
     backend.delete(&pod, Duration::ZERO).unwrap();
     assert_eq!(sleep.await.unwrap().0, 137);
@@ -131,6 +132,7 @@ async fn what_tar_takes_in_it_gives_out() {
     // Files go with their pod.
     drop(files);
     provider.backend().delete(&a.pod, Duration::ZERO).unwrap();
+    // Paused time: the backend's own task has had its turn by then.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(provider.backend().0.files.of(&a).list("/").is_empty());
 }

@@ -76,6 +76,7 @@ pub(crate) fn resolved(spec: Value) -> ResolvedPod {
     ResolvedPod::literal(object).unwrap()
 }
 
+/// Lets paused time pass.
 pub(crate) async fn seconds(seconds: f64) {
     tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
 }

@@ -26,7 +26,7 @@ fn lines(calls: &Requests, with_events: bool) -> Vec<String> {
     .collect()
 }
 
-/// Longer than any status is held back.
+/// Longer than any status is held back, in paused time.
 async fn settle() {
     sleep(Duration::from_secs(10)).await;
 }
