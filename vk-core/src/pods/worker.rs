@@ -4,19 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::Instrument as _;
 
 use super::decide::{Patience, Step, decide};
 use super::observer::Observer;
-use super::publisher::{Publisher, Written};
-use super::record::{CreateCall, DeleteCall, Desired, Presence, Record};
+use super::publisher::Publisher;
+use super::record::{CreateCall, DeleteCall, Desired, Record};
 use super::resolve::{LateBound, ResolveError, Resolver};
 use super::source::chain;
 use super::state::{PodInput, PodState};
-use super::status::{Situation, StatusInput, pod_status};
+use super::status::Situation;
 use super::story::Story;
 use super::table::PodTable;
 use crate::backoff::{api_backoff, backoff};
@@ -26,6 +26,8 @@ use crate::events::{PodEventRecord, Reason, Recorder};
 use crate::metrics::WorkMetrics;
 use crate::node::resources;
 use crate::provider::{ContainerState, Error, Feature, Features, PodRef, PodUid, Provider, Retry};
+
+mod statuses;
 
 /// Does the work of the passes. Shared by all of them.
 #[derive(Debug)]
@@ -145,176 +147,6 @@ impl Worker {
             }
             failures += 1;
             tokio::time::sleep(backoff(&self.config, failures)).await;
-        }
-    }
-
-    /// Reads the object again after a write that was not answered. What may have been written has times in it, which
-    /// a second write, from what was known before, would change. False while the API server does not tell.
-    async fn is_settled(&self, uid: &PodUid) -> bool {
-        let now = Instant::now();
-        let open = self.table.with(uid, |record| {
-            let is_due = record.publish_not_before.is_none_or(|until| until <= now);
-            let is_open = record.unanswered && is_due && !record.suspect && record.desired.is_some();
-            is_open.then(|| record.pod.clone())
-        });
-        let Some(pod) = open.flatten() else { return true };
-        match self.publisher.read(&pod).await {
-            Ok(object) => {
-                self.table.with(uid, |record| record.unanswered = false);
-                match object {
-                    Some(object) => {
-                        if let Some((pod, desired)) = Desired::of(object) {
-                            self.table.desired(&pod, desired);
-                        }
-                    }
-                    None => self.table.gone(uid),
-                }
-                true
-            }
-            Err(error) => {
-                self.settle_write(&pod, false, Err(error));
-                false
-            }
-        }
-    }
-
-    /// Writes the status if it says something new.
-    async fn publish(&self, uid: &PodUid) {
-        if !self.is_settled(uid).await {
-            return;
-        }
-        let now = Instant::now();
-        let view = self.table.with(uid, |record| {
-            let state = record.state?;
-            let desired = record.desired.as_ref()?;
-            if record.suspect || state == PodState::Released {
-                return None;
-            }
-            if let Some(until) = record.publish_not_before.filter(|until| *until > now) {
-                self.table.queue.add_after(uid.clone(), until - now);
-                return None;
-            }
-            let mut runtime = record.runtime.clone();
-            if let (Some(runtime), Some(outcome)) = (&mut runtime, &record.eviction) {
-                runtime.outcome.get_or_insert_with(|| outcome.clone());
-            }
-            let untouched = record.presence != Presence::Present && !record.was_created();
-            Some((
-                record.pod.clone(),
-                desired.clone(),
-                runtime,
-                record.situation.clone(),
-                state,
-                record.quiet_until,
-                untouched,
-                record.end_is_untold(),
-            ))
-        });
-        let Some((pod, desired, runtime, situation, state, quiet_until, untouched, untold)) = view.flatten()
-        else {
-            // Without an object there is nobody to tell.
-            self.table.with(uid, |record| {
-                if record.desired.is_none() && record.confirmed_gone {
-                    record.input(PodInput::StatusPublished);
-                }
-            });
-            return;
-        };
-        // Decoded here, not under the table's lock.
-        let object = match desired.pod() {
-            Ok(object) => object,
-            Err(error) => return tracing::error!(%pod, %error, "reading back a kept pod"),
-        };
-        let none = PodStatus::default();
-        let current = object.status.as_ref().unwrap_or(&none);
-        let over = state.is_over();
-        let removable = over && object.metadata.deletion_timestamp.is_some();
-        let unawaited = object.metadata.finalizers.iter().flatten().next().is_none();
-        if removable && ((untouched && current.start_time.is_none()) || (untold && unawaited)) {
-            // It was never acknowledged and nothing ever ran, or nothing is known of how it ended and nobody holds the
-            // object to learn it: its removal says it all.
-            self.table.with(uid, |record| record.input(PodInput::StatusPublished));
-            return;
-        }
-        let wanted = pod_status(&StatusInput {
-            pod: &object,
-            observed: runtime.as_deref(),
-            situation: &situation,
-            host_ips: &self.config.addresses,
-            now: self.clock.now(),
-        });
-        let stopping = state == PodState::Terminating;
-        let starting = !over && situation == Situation::Normal && wanted.phase.as_deref() == Some("Pending");
-        if (starting || stopping) && now < quiet_until {
-            return self.table.queue.add_after(uid.clone(), quiet_until - now);
-        }
-        let Some(patch) = Publisher::difference(&pod, current, &wanted) else {
-            return self.settle_write(&pod, over, Ok(Written::Unchanged));
-        };
-        let writing = async {
-            let written = self.publisher.write(&pod, patch).await;
-            if matches!(written, Ok(Written::Changed(_))) {
-                tracing::info!(
-                    phase = wanted.phase,
-                    reason = wanted.reason,
-                    cause = wanted.message,
-                    "status written"
-                );
-            }
-            let runs = |status: &PodStatus| status.phase.as_deref() == Some("Running");
-            if matches!(written, Ok(Written::Changed(_))) && runs(&wanted) && !runs(current) {
-                let created = object.metadata.creation_timestamp.as_ref();
-                let age = created.map(|created| self.clock.now().duration_since(created.0));
-                // A clock that is behind the API server's would say less than nothing.
-                self.metrics.started(age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default());
-            }
-            self.settle_write(&pod, over, written);
-        };
-        writing.instrument(self.story.step("status", &pod)).await;
-    }
-
-    fn settle_write(&self, pod: &PodRef, over: bool, written: Result<Written, kube::Error>) {
-        let desired = match &written {
-            Ok(Written::Changed(object)) => Desired::of(Pod::clone(object)),
-            Ok(Written::Unchanged | Written::NoObject) | Err(_) => None,
-        };
-        let retry = self.table.with(&pod.uid, |record| match written {
-            Ok(Written::Unchanged | Written::Changed(_)) => {
-                // A deletion that the answer is the first to tell of is left to the watch, which acts on it.
-                if let Some((_, desired)) = desired
-                    && record.desired.as_ref().is_some_and(|known| {
-                        !desired.is_stale_beside(known) && desired.deletion == known.deletion
-                    })
-                {
-                    record.desired = Some(desired);
-                }
-                record.publish_failures = 0;
-                record.publish_not_before = None;
-                if over {
-                    record.input(PodInput::StatusPublished);
-                }
-                None
-            }
-            Ok(Written::NoObject) => {
-                record.suspect = true;
-                // One conflict is looked into at once. If they go on although the object is there, it is not us.
-                record.publish_failures = record.publish_failures.saturating_add(1);
-                let pause = (record.publish_failures > 1)
-                    .then(|| api_backoff(&self.config, record.publish_failures));
-                record.publish_not_before = pause.map(|pause| Instant::now() + pause);
-                None
-            }
-            Err(error) => {
-                record.publish_failures = record.publish_failures.saturating_add(1);
-                record.unanswered |= may_have_taken_effect(&error);
-                let pause = api_backoff(&self.config, record.publish_failures);
-                record.publish_not_before = Some(Instant::now() + pause);
-                tracing::warn!(%pod, k8s.pod.uid = %pod.uid, error = chain(&error), "writing the pod's status");
-                Some(pause)
-            }
-        });
-        if let Some(pause) = retry.flatten() {
-            self.table.queue.add_after(pod.uid.clone(), pause);
         }
     }
 
@@ -676,11 +508,6 @@ impl Worker {
 /// A failure's message that can be told from another incarnation's: `kubectl describe pod` shows no UID but in events.
 fn whose(pod: &PodRef, message: &str) -> String {
     format!("{message} (pod {pod}, UID {})", pod.uid)
-}
-
-/// Whether a request that failed like this may have done its work all the same.
-fn may_have_taken_effect(error: &kube::Error) -> bool {
-    !matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code))
 }
 
 /// Whether a variable of the pod refers to the pod's own address.
