@@ -1,0 +1,3 @@
+//! The provider contract as tests.
+
+pub mod report;
