@@ -74,6 +74,7 @@ pub use self::socket::SocketSession;
 pub use self::stats::{
     ContainerUsage, CpuUsage, FilesystemUsage, MemoryUsage, NetworkUsage, NodeUsage, PodUsage, Usage,
 };
+pub use self::trust::Trust;
 pub(crate) use self::wrap::Metered;
 #[cfg(test)]
 pub(crate) use self::wrap::fake;
@@ -82,12 +83,14 @@ pub use self::wrap::{Delayed, Delays, Faults, Faulty, Limited, Limits, Verb};
 mod error;
 mod identity;
 mod io;
+mod macros;
 mod node_info;
 mod observed;
 mod poll;
 mod resolved;
 mod socket;
 mod stats;
+mod trust;
 mod wrap;
 
 /// A backend that runs whole pods.

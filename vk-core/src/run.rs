@@ -67,6 +67,15 @@ pub struct ApiServer {
     pub limits: Limits,
 }
 
+impl ApiServer {
+    /// The kubelet API on that socket, with that certificate, for those whom `access` lets in; with the default
+    /// [`limits`](Self::limits).
+    #[must_use]
+    pub fn new(listener: TcpListener, tls: Serving, access: Access) -> Self {
+        Self { listener, tls, access, limits: Limits::default() }
+    }
+}
+
 impl fmt::Debug for ApiServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ApiServer").field("listener", &self.listener).finish_non_exhaustive()

@@ -271,6 +271,7 @@ pub struct RunExit {
 
 /// One item of [`ContainerBackend::watch`].
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum BackendEvent {
     /// Everything, as of now: what is not in it does not exist.
     Listed(Vec<SandboxRecord>),

@@ -22,6 +22,7 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 /// "Unsupported" is not here: a capability that a backend lacks is a `None` on
 /// [`Provider`](super::Provider).
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// This pod can never run here as it is written.
     #[error("{field}: {reason}")]
@@ -108,6 +109,24 @@ impl Error {
         Self::NotFound { what: what.into() }
     }
 
+    /// A quota or capacity limit was met: the resource that ran out, in the backend's words.
+    #[must_use]
+    pub fn exhausted(resource: impl Into<String>) -> Self {
+        Self::Exhausted { resource: resource.into(), source: None }
+    }
+
+    /// The backend asks to be called less often, and says when it may be called again, if it does.
+    #[must_use]
+    pub fn throttled(retry_after: Option<Duration>) -> Self {
+        Self::Throttled { retry_after, source: None }
+    }
+
+    /// Our credentials are not accepted: what was refused to whom, without secrets.
+    #[must_use]
+    pub fn denied(message: impl Into<String>) -> Self {
+        Self::Denied { message: message.into(), source: None }
+    }
+
     /// The backend is out of reach.
     #[must_use]
     pub fn unavailable(message: impl Into<String>) -> Self {
@@ -118,6 +137,22 @@ impl Error {
     #[must_use]
     pub fn unexpected(message: impl Into<String>) -> Self {
         Self::Unexpected { message: message.into(), source: None }
+    }
+
+    /// The same error with its cause, whose text follows in [`chain`](Self::chain). It must hold no secrets.
+    /// [`Rejected`](Self::Rejected) and [`NotFound`](Self::NotFound) are answers, not failures: they have no cause
+    /// and stay as they are.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<Source>) -> Self {
+        match &mut self {
+            Self::Rejected { .. } | Self::NotFound { .. } => {}
+            Self::Exhausted { source, .. }
+            | Self::Throttled { source, .. }
+            | Self::Denied { source, .. }
+            | Self::Unavailable { source, .. }
+            | Self::Unexpected { source, .. } => *source = Some(cause.into()),
+        }
+        self
     }
 
     /// When to call again.
@@ -182,19 +217,13 @@ mod tests {
     #[test]
     fn every_error_has_one_retry_rule_one_reason_and_one_http_status() {
         let secs = Duration::from_secs;
-        let throttled = |retry_after| Error::Throttled { retry_after, source: None };
         let table = [
             (Error::rejected("spec.hostPID", "no"), Retry::Never, "ProviderRejected", 400),
             (Error::not_found("pod"), Retry::Never, "NotFound", 404),
-            (
-                Error::Exhausted { resource: "cpu".into(), source: None },
-                Retry::Backoff,
-                "ProviderExhausted",
-                503,
-            ),
-            (throttled(Some(secs(7))), Retry::After(secs(7)), "ProviderThrottled", 429),
-            (throttled(None), Retry::Backoff, "ProviderThrottled", 429),
-            (Error::Denied { message: "no".into(), source: None }, Retry::Backoff, "ProviderDenied", 502),
+            (Error::exhausted("cpu"), Retry::Backoff, "ProviderExhausted", 503),
+            (Error::throttled(Some(secs(7))), Retry::After(secs(7)), "ProviderThrottled", 429),
+            (Error::throttled(None), Retry::Backoff, "ProviderThrottled", 429),
+            (Error::denied("no"), Retry::Backoff, "ProviderDenied", 502),
             (Error::unavailable("down"), Retry::Backoff, "ProviderUnavailable", 503),
             (Error::unexpected("what"), Retry::Backoff, "ProviderUnexpected", 500),
         ];
@@ -205,8 +234,10 @@ mod tests {
 
     #[test]
     fn a_chain_names_every_cause_once() {
-        let cause = std::io::Error::other("connection refused");
-        let error = Error::Unavailable { message: "list pods".into(), source: Some(Box::new(cause)) };
-        assert_eq!(error.chain(), "list pods: connection refused");
+        let cause = || std::io::Error::other("connection refused");
+        assert_eq!(Error::unavailable("list pods").because(cause()).chain(), "list pods: connection refused");
+        assert_eq!(Error::exhausted("cpu").because("quota of 4").chain(), "cpu exhausted: quota of 4");
+        assert_eq!(Error::denied("may not create").because(cause()).retry(), Retry::Backoff);
+        assert_eq!(Error::not_found("pod").because(cause()).chain(), "pod not found");
     }
 }

@@ -59,4 +59,19 @@ impl NodeInfo {
             ..Self::default()
         }
     }
+
+    /// The same with that much of a resource, as a quantity is written: `with_capacity("memory", "64Gi")`. `cpu`,
+    /// `memory` and `pods` are needed, or the scheduler puts nothing on the node.
+    #[must_use]
+    pub fn with_capacity(mut self, resource: impl Into<String>, quantity: impl Into<String>) -> Self {
+        self.capacity.insert(resource.into(), Quantity(quantity.into()));
+        self
+    }
+
+    /// The same with another label.
+    #[must_use]
+    pub fn with_label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(key.into(), value.into());
+        self
+    }
 }

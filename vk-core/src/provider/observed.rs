@@ -131,6 +131,7 @@ pub struct Termination {
 
 /// One item of [`Provider::watch_pods`](super::Provider::watch_pods).
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum PodEvent {
     /// The complete listing, as of now: what is not in it does not exist.
     Listed(Vec<ObservedPod>),
@@ -177,7 +178,55 @@ impl ObservedPod {
     }
 }
 
+impl PodOutcome {
+    /// An end that the pod brought upon itself, such as a deadline.
+    #[must_use]
+    pub fn new(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { reason: reason.into(), message: message.into(), disruption: false }
+    }
+
+    /// An end that is not the pod's own fault, such as an eviction.
+    #[must_use]
+    pub fn disruption(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { disruption: true, ..Self::new(reason, message) }
+    }
+}
+
 impl PodRuntime {
+    /// A pod whose sandbox is in that state, with nothing else known.
+    #[must_use]
+    pub fn new(sandbox: Sandbox) -> Self {
+        Self { sandbox, ..Self::default() }
+    }
+
+    /// Adds an address.
+    #[must_use]
+    pub fn with_ip(mut self, ip: IpAddr) -> Self {
+        self.ips.push(ip);
+        self
+    }
+
+    /// Sets when the backend started it.
+    #[must_use]
+    pub fn with_started_at(mut self, started_at: Timestamp) -> Self {
+        self.started_at = Some(started_at);
+        self
+    }
+
+    /// Adds a container.
+    #[must_use]
+    pub fn with_container(mut self, container: ObservedContainer) -> Self {
+        self.containers.push(container);
+        self
+    }
+
+    /// Sets why the backend itself has ended it.
+    #[must_use]
+    pub fn with_outcome(mut self, outcome: PodOutcome) -> Self {
+        self.outcome = Some(outcome);
+        self
+    }
+
     /// The container of that name.
     #[must_use]
     pub fn container(&self, name: &str) -> Option<&ObservedContainer> {
@@ -207,6 +256,45 @@ impl ObservedContainer {
             container_id: None,
         }
     }
+
+    /// A container that has to wait: a kubelet's reason, and details for people.
+    #[must_use]
+    pub fn waiting(name: impl Into<String>, reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(name, ContainerState::Waiting { reason: reason.into(), message: message.into() })
+    }
+
+    /// A container that runs.
+    #[must_use]
+    pub fn running(name: impl Into<String>, started_at: Timestamp) -> Self {
+        Self::new(name, ContainerState::Running { started_at })
+    }
+
+    /// A container whose last run has ended.
+    #[must_use]
+    pub fn terminated(name: impl Into<String>, end: Termination) -> Self {
+        Self::new(name, ContainerState::Terminated(end))
+    }
+
+    /// Sets how often it was restarted, and how the run before this one ended.
+    #[must_use]
+    pub fn with_restarts(mut self, count: i32, last: Option<Termination>) -> Self {
+        (self.restart_count, self.last) = (count, last);
+        self
+    }
+
+    /// Sets the readiness probe's verdict.
+    #[must_use]
+    pub fn with_ready(mut self, ready: bool) -> Self {
+        self.ready = Some(ready);
+        self
+    }
+
+    /// Sets the run's id, as `scheme://id`.
+    #[must_use]
+    pub fn with_container_id(mut self, id: impl Into<String>) -> Self {
+        self.container_id = Some(id.into());
+        self
+    }
 }
 
 impl Termination {
@@ -214,5 +302,26 @@ impl Termination {
     #[must_use]
     pub fn new(exit: ExitStatus) -> Self {
         Self { exit, reason: None, message: None, started_at: None, finished_at: None, container_id: None }
+    }
+
+    /// Sets when the run began and ended.
+    #[must_use]
+    pub fn with_times(mut self, started_at: Timestamp, finished_at: Timestamp) -> Self {
+        (self.started_at, self.finished_at) = (Some(started_at), Some(finished_at));
+        self
+    }
+
+    /// Sets the reason, such as `OOMKilled`.
+    #[must_use]
+    pub fn with_reason(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
+    /// Sets the termination message.
+    #[must_use]
+    pub fn with_message(mut self, message: impl Into<String>) -> Self {
+        self.message = Some(message.into());
+        self
     }
 }

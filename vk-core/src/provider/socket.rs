@@ -1,14 +1,12 @@
 //! Sessions of backends that hand out a WebSocket's address for them.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Sink, SinkExt as _, Stream, StreamExt as _};
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Uri};
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -20,6 +18,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use super::error::{Error, Result};
 use super::io::{ExecIo, ExitStatus, Reader, Writer};
 use super::resolved::Value;
+use super::trust::Trust;
 
 /// From the connection to the end of the handshake.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -37,18 +36,17 @@ const MAX_MESSAGE: usize = 16 << 20;
 /// standard output, and window sizes stay unread for the provider to use when it asks for the socket.
 ///
 /// ```no_run
-/// # use std::sync::Arc;
-/// # use vk_core::provider::{ExecIo, ExitStatus, Result, SocketSession, Value};
-/// # async fn exec(uri: &str, password: String, tls: Arc<rustls::ClientConfig>, io: ExecIo) -> Result<ExitStatus> {
+/// # use vk_core::provider::{ExecIo, ExitStatus, Result, SocketSession, Trust, Value};
+/// # async fn exec(uri: &str, password: String, trust: &Trust, io: ExecIo) -> Result<ExitStatus> {
 /// // As Azure Container Instances has it: the password is the first message, and behind it is a terminal.
-/// let session = SocketSession::new(uri, tls)?.with_greeting(Value::secret(password)).with_end_of_input(b"\x04");
+/// let session = SocketSession::new(uri, trust)?.with_greeting(Value::secret(password)).with_end_of_input(b"\x04");
 /// session.run(io).await
 /// # }
 /// ```
 #[derive(Clone)]
 pub struct SocketSession {
     uri: Uri,
-    tls: Arc<ClientConfig>,
+    trust: Trust,
     headers: HeaderMap,
     greeting: Option<Value>,
     end_of_input: &'static [u8],
@@ -62,24 +60,26 @@ impl fmt::Debug for SocketSession {
 }
 
 impl SocketSession {
-    /// A session at a `wss://` or `ws://` address; `tls` says whom to trust at the first kind.
+    /// A session at a `wss://` or `ws://` address; `trust` is for the first kind.
     ///
     /// # Errors
     /// [`Error::Unexpected`] for any other address.
-    pub fn new(uri: &str, tls: Arc<ClientConfig>) -> Result<Self> {
+    pub fn new(uri: &str, trust: &Trust) -> Result<Self> {
         let parsed = uri.parse::<Uri>().ok();
         let uri = parsed.filter(|uri| matches!(uri.scheme_str(), Some("ws" | "wss")) && uri.host().is_some());
         // What was handed out may be a secret.
         let uri =
             uri.ok_or_else(|| Error::unexpected("the backend's address of a session is no WebSocket's"))?;
-        Ok(Self { uri, tls, headers: HeaderMap::new(), greeting: None, end_of_input: b"" })
+        Ok(Self { uri, trust: trust.clone(), headers: HeaderMap::new(), greeting: None, end_of_input: b"" })
     }
 
     /// Adds a header to the request for the WebSocket.
     ///
     /// # Errors
-    /// [`Error::Unexpected`] for a value that no header can have.
-    pub fn with_header(mut self, name: HeaderName, value: &Value) -> Result<Self> {
+    /// [`Error::Unexpected`] for a name or a value that no header can have.
+    pub fn with_header(mut self, name: &str, value: &Value) -> Result<Self> {
+        let name: HeaderName =
+            name.parse().map_err(|_| Error::unexpected(format!("{name:?} is no name of a header")))?;
         let mut value = HeaderValue::from_str(value.expose())
             .map_err(|_| Error::unexpected(format!("the backend's value of the header {name} is none")))?;
         value.set_sensitive(true);
@@ -133,7 +133,7 @@ impl SocketSession {
             .map_err(|error| self.failed("connecting", error))?;
         let stream: Box<dyn super::Duplex> = if secure {
             let name = ServerName::try_from(host.to_owned()).map_err(|error| self.failed("TLS", error))?;
-            let tls = TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream).await;
+            let tls = TlsConnector::from(self.trust.tls()).connect(name, stream).await;
             Box::new(tls.map_err(|error| self.failed("TLS", error))?)
         } else {
             Box::new(stream)
@@ -253,17 +253,8 @@ mod tests {
     use super::*;
     use crate::api::tls;
 
-    fn trusting(roots: rustls::RootCertStore) -> Arc<ClientConfig> {
-        let config =
-            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_root_certificates(roots);
-        Arc::new(config.with_no_client_auth())
-    }
-
-    fn nobody() -> Arc<ClientConfig> {
-        trusting(rustls::RootCertStore::empty())
+    fn nobody() -> Trust {
+        Trust::of(rustls::RootCertStore::empty())
     }
 
     /// A backend: takes the password, then repeats every line, and closes at "bye" or ^D.
@@ -313,8 +304,8 @@ mod tests {
         uri
     }
 
-    fn session(uri: &str, tls: Arc<ClientConfig>) -> SocketSession {
-        SocketSession::new(uri, tls).unwrap().with_greeting(Value::secret("sesame[[EOM]]"))
+    fn session(uri: &str, trust: &Trust) -> SocketSession {
+        SocketSession::new(uri, trust).unwrap().with_greeting(Value::secret("sesame[[EOM]]"))
     }
 
     fn terminal() -> (tokio::io::DuplexStream, tokio::io::DuplexStream, ExecIo) {
@@ -345,7 +336,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_session_goes_on_over_the_backends_websocket_until_that_closes_it() {
-        converse(session(&plain().await, nobody())).await;
+        converse(session(&plain().await, &nobody())).await;
     }
 
     #[tokio::test]
@@ -370,17 +361,15 @@ mod tests {
         });
         let uri = uri.replace("ws://", "wss://");
         let (_keyboard, _screen, io) = terminal();
-        let error = session(&uri, nobody()).run(io).await.unwrap_err().to_string();
+        let error = session(&uri, &nobody()).run(io).await.unwrap_err().to_string();
         assert!(error.starts_with("TLS at the backend's WebSocket (127.0.0.1) failed"), "{error}");
-        converse(session(&uri, trusting(roots))).await;
+        converse(session(&uri, &Trust::of(roots))).await;
     }
 
     #[tokio::test]
     async fn what_fails_is_an_error_that_tells_no_secret() {
-        let authorization = http::header::AUTHORIZATION;
-        let wrong =
-            session(&plain().await, nobody()).with_header(authorization.clone(), &Value::secret("no"));
-        let right = session(&plain().await, nobody()).with_header(authorization, &Value::secret("right"));
+        let wrong = session(&plain().await, &nobody()).with_header("Authorization", &Value::secret("no"));
+        let right = session(&plain().await, &nobody()).with_header("Authorization", &Value::secret("right"));
         let (listener, nowhere) = listening().await;
         drop(listener);
         for (session, reason) in [
@@ -388,7 +377,7 @@ mod tests {
                 wrong.unwrap(),
                 "the WebSocket's handshake at the backend's WebSocket (127.0.0.1) failed: it answered 403",
             ),
-            (session(&nowhere, nobody()), "connecting at the backend's WebSocket (127.0.0.1) failed"),
+            (session(&nowhere, &nobody()), "connecting at the backend's WebSocket (127.0.0.1) failed"),
             // It breaks off in the middle.
             (right.unwrap(), "the session at the backend's WebSocket (127.0.0.1) failed"),
         ] {
@@ -399,8 +388,10 @@ mod tests {
             assert!(error.starts_with(reason), "{error}");
             assert!(!error.contains("secret") && !error.contains("wrong"), "{error}");
         }
-        assert!(SocketSession::new("https://example.com", nobody()).is_err());
-        assert!(SocketSession::new("", nobody()).is_err());
+        assert!(SocketSession::new("https://example.com", &nobody()).is_err());
+        assert!(SocketSession::new("", &nobody()).is_err());
+        let odd = session(&nowhere, &nobody()).with_header("no name", &Value::plain("x")).unwrap_err();
+        assert_eq!(odd.to_string(), "\"no name\" is no name of a header");
     }
 
     #[tokio::test]
@@ -408,7 +399,7 @@ mod tests {
         let (listener, uri) = listening().await;
         let (stdout, mut out) = tokio::io::duplex(100);
         let io = ExecIo::Pipes { stdin: None, stdout: Some(Box::new(stdout)), stderr: None };
-        let running = tokio::spawn(session(&uri, nobody()).run(io));
+        let running = tokio::spawn(session(&uri, &nobody()).run(io));
         let stream = listener.accept().await.unwrap().0;
         let mut socket: WebSocketStream<TcpStream> = tokio_tungstenite::accept_async(stream).await.unwrap();
         assert!(socket.next().await.unwrap().unwrap().is_text());

@@ -7,10 +7,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use tokio::time::sleep;
 
-use crate::provider::{
-    ContainerAttach, ContainerExec, ContainerLogs, Features, NodeInfo, ObservedPod, PodEvent, PodPrepare,
-    PodRef, PodStats, PodUpdate, PortForward, Provider, ResolvedPod, Result,
-};
+use crate::provider::{NodeInfo, ObservedPod, PodEvent, PodRef, Provider, ResolvedPod, Result};
 
 /// How long each call of a [`Delayed`] provider waits before it is passed on. Zero by default. The
 /// capabilities' calls and the watch are passed on at once.
@@ -62,7 +59,7 @@ impl Provider for Delayed {
     fn watch_pods(self: Arc<Self>) -> BoxStream<'static, Result<PodEvent>> {
         Arc::clone(&self.inner).watch_pods()
     }
-    super::forward_capabilities!();
+    crate::forward_capabilities!(inner);
 }
 
 #[cfg(test)]

@@ -7,10 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
-use crate::provider::{
-    ContainerAttach, ContainerExec, ContainerLogs, Error, Features, NodeInfo, ObservedPod, PodEvent,
-    PodPrepare, PodRef, PodStats, PodUpdate, PortForward, Provider, ResolvedPod, Result,
-};
+use crate::provider::{Error, NodeInfo, ObservedPod, PodEvent, PodRef, Provider, ResolvedPod, Result};
 
 /// A call that can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -177,7 +174,7 @@ impl Provider for Faulty {
     fn watch_pods(self: Arc<Self>) -> BoxStream<'static, Result<PodEvent>> {
         Arc::clone(&self.inner).watch_pods()
     }
-    super::forward_capabilities!();
+    crate::forward_capabilities!(inner);
 }
 
 #[cfg(test)]

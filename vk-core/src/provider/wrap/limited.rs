@@ -7,10 +7,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::provider::{
-    ContainerAttach, ContainerExec, ContainerLogs, Error, Features, NodeInfo, ObservedPod, PodEvent,
-    PodPrepare, PodRef, PodStats, PodUpdate, PortForward, Provider, ResolvedPod, Result,
-};
+use crate::provider::{Error, NodeInfo, ObservedPod, PodEvent, PodRef, Provider, ResolvedPod, Result};
 
 /// How many calls of each kind a [`Limited`] provider lets through at once. A call beyond the limit waits
 /// for its turn, in order. `list_pods`, `node_info`, the watch and the capabilities are not limited.
@@ -72,7 +69,7 @@ impl Provider for Limited {
     fn watch_pods(self: Arc<Self>) -> BoxStream<'static, Result<PodEvent>> {
         Arc::clone(&self.inner).watch_pods()
     }
-    super::forward_capabilities!();
+    crate::forward_capabilities!(inner);
 }
 
 #[cfg(test)]
