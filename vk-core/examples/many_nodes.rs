@@ -1,0 +1,172 @@
+//! Many nodes with many pods in one process, and what one of them takes.
+//!
+//! ```text
+//! cargo run --release -p vk-core --example many_nodes -- --nodes 1000 --pods 100 --rest 60
+//! ```
+//!
+//! Nodes share the connection to the API server and the thread of the leases; an idle pod is a record, without a task or
+//! a timer. The API server is in this process too, so that its memory is in the figures: what it takes for the pods
+//! before there is a node is told apart.
+
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use serde_json::json;
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use vk_apiserver::ApiServer;
+use vk_core::clock::Clock;
+use vk_core::config::NodeConfig;
+use vk_core::node::LeaseRuntime;
+use vk_core::pods::PodLookup;
+use vk_core::{Node, Shutdown};
+use vk_mock::{MockConfig, MockProvider};
+
+/// How long any one step may take.
+const PATIENCE: Duration = Duration::from_mins(20);
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let (nodes, pods, rest) = (flag("--nodes", 20)?, flag("--pods", 10)?, flag("--rest", 5)?);
+    println!("{nodes} nodes x {pods} pods");
+    // No controllers: the pods are bound by us, and their number is what it is.
+    let cluster = ApiServer::new()?;
+    let begin = Instant::now();
+    let empty = Usage::now()?;
+
+    let names: Vec<String> = (0..nodes).map(|index| format!("node-{index:04}")).collect();
+    for node in &names {
+        for index in 0..pods {
+            cluster.create(json!({
+                "apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("{node}-pod-{index:04}")},
+                "spec": {
+                    "nodeName": node, "automountServiceAccountToken": false,
+                    "containers": [{"name": "app", "image": "registry.example/web:1"}],
+                },
+            }))?;
+        }
+        tokio::task::yield_now().await;
+    }
+    let stored = Usage::now()?;
+    println!("{:>6.1} s  pods created     {stored}", begin.elapsed().as_secs_f64());
+
+    let client = cluster.client();
+    let lease_client = client.clone();
+    let lease = LeaseRuntime::start(move || Ok(lease_client)).await?;
+    let shutdown = Shutdown::new();
+    let (mut running, mut known) = (JoinSet::new(), Vec::new());
+    for name in &names {
+        let provider = Arc::new(MockProvider::start(MockConfig::default(), name, Clock::system())?);
+        let node = Node::builder(NodeConfig::new(name.as_str()), provider, client.clone())
+            .lease_runtime(lease.clone())
+            .build();
+        known.push(node.pods());
+        running.spawn(node.run(shutdown.clone()));
+    }
+    until("every node Ready", || count(&cluster, "nodes", |node| is_ready(node)) == nodes).await?;
+    println!("{:>6.1} s  all nodes Ready  {}", begin.elapsed().as_secs_f64(), Usage::now()?);
+    until("every pod Running", || {
+        let total: usize = known.iter().map(|node| running_in(node.as_ref())).sum();
+        total == nodes * pods
+    })
+    .await?;
+    until("every status written", || {
+        count(&cluster, "pods", |pod| pod["status"]["phase"] == "Running") == nodes * pods
+    })
+    .await?;
+    let full = Usage::now()?;
+    println!("{:>6.1} s  all pods Running {full}", begin.elapsed().as_secs_f64());
+
+    // At rest: heartbeats only.
+    let cpu = cpu_seconds()?;
+    sleep(Duration::from_secs(rest as u64)).await;
+    let idle = Usage::now()?;
+    let busy = (cpu_seconds()? - cpu) / rest as f64 * 100.0;
+    println!("{:>6.1} s  at rest          {idle}, {busy:.1} % of a CPU", begin.elapsed().as_secs_f64());
+    let per_node = |bytes: u64| bytes as f64 / nodes.max(1) as f64 / 1024.0;
+    println!(
+        "per node with its {pods} pods: {:.1} tasks, {:.0} KiB, of which the API server's store took {:.0} KiB \
+         before there was a node",
+        (idle.tasks - empty.tasks) as f64 / nodes.max(1) as f64,
+        per_node(idle.resident.saturating_sub(empty.resident)),
+        per_node(stored.resident.saturating_sub(empty.resident)),
+    );
+    if running.try_join_next().is_some() {
+        bail!("a node has ended by itself");
+    }
+
+    shutdown.drain();
+    while let Some(ended) = running.join_next().await {
+        ended??;
+    }
+    println!("{:>6.1} s  all nodes drained", begin.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// What this process takes.
+struct Usage {
+    /// Bytes.
+    resident: u64,
+    tasks: usize,
+}
+
+impl Usage {
+    fn now() -> anyhow::Result<Self> {
+        let status = std::fs::read_to_string("/proc/self/status").context("reading /proc/self/status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().context("reading VmRSS")?;
+        Ok(Self { resident: kilobytes * 1024, tasks: Handle::current().metrics().num_alive_tasks() })
+    }
+}
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.0} MiB resident, {} tasks", self.resident as f64 / 1024.0 / 1024.0, self.tasks)
+    }
+}
+
+/// Processor time of this process so far.
+fn cpu_seconds() -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").context("reading /proc/self/stat")?;
+    let (_, rest) = stat.rsplit_once(')').context("/proc/self/stat has a name")?;
+    // utime and stime, fields 14 and 15, in hundredths of a second (USER_HZ).
+    let ticks = rest.split_ascii_whitespace().skip(11).take(2).map(str::parse::<u64>);
+    Ok(ticks.sum::<Result<u64, _>>().context("reading /proc/self/stat")? as f64 / 100.0)
+}
+
+fn flag(name: &str, default: usize) -> anyhow::Result<usize> {
+    let mut arguments = std::env::args().skip_while(|argument| argument != name).skip(1);
+    let given = arguments.next().map(|value| value.parse().with_context(|| format!("{name} {value}")));
+    given.unwrap_or(Ok(default))
+}
+
+fn count(cluster: &ApiServer, resource: &str, which: impl Fn(&serde_json::Value) -> bool) -> usize {
+    cluster.objects(resource).iter().filter(|object| which(object)).count()
+}
+
+fn is_ready(node: &serde_json::Value) -> bool {
+    let conditions = node["status"]["conditions"].as_array();
+    conditions.is_some_and(|all| all.iter().any(|one| one["type"] == "Ready" && one["status"] == "True"))
+}
+
+fn running_in(node: &dyn PodLookup) -> usize {
+    let is_running = |pod: &k8s_openapi::api::core::v1::Pod| {
+        pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"))
+    };
+    node.all().iter().filter(|pod| is_running(pod)).count()
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) -> anyhow::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        if Instant::now() > deadline {
+            bail!("not within {} min: {what}", PATIENCE.as_secs() / 60);
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+    Ok(())
+}
