@@ -17,7 +17,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use hyper::body::Incoming;
+use http::header::EXPECT;
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -76,6 +78,9 @@ impl Default for Limits {
         }
     }
 }
+
+/// How long an answer is held back for the rest of its question's body.
+const BODY: Duration = Duration::from_millis(100);
 
 /// The connection a request came in on; an extension of every request that [`serve`] takes.
 ///
@@ -192,7 +197,7 @@ async fn serve_router(
                     }
                 }
                 if let Some(place) = place {
-                    match watch.over(stream, limits.half_open) {
+                    match watch.over(stream, limits.half_open, &server.metrics) {
                         Ok(stream) => {
                             server.connections.spawn(server.clone().connection(stream, peer, place));
                         }
@@ -278,11 +283,23 @@ impl Server {
 
         let asked = Arc::new(AtomicBool::new(false));
         let service = {
-            let (asked, router) = (Arc::clone(&asked), self.router);
+            let (asked, router, metrics) = (Arc::clone(&asked), self.router, self.metrics.clone());
+            let most = self.limits.buffer;
             service_fn(move |mut request: http::Request<Incoming>| {
                 asked.store(true, Ordering::Relaxed);
                 request.extensions_mut().insert(connection.clone());
-                router.clone().oneshot(request.map(Body::new))
+                let expects = request.headers().contains_key(EXPECT);
+                let (parts, body) = request.into_parts();
+                let answer = router.clone().oneshot(http::Request::from_parts(parts, Body::empty()));
+                let metrics = metrics.clone();
+                async move {
+                    let answer = answer.await;
+                    // A client that waits to be invited to send its body is not, and does not send it.
+                    if !body.is_end_stream() && !expects && !comes(body, most).await {
+                        metrics.refused("body-missing");
+                    }
+                    answer
+                }
             })
         };
         let http = http1::Builder::new()
@@ -320,6 +337,22 @@ impl Server {
             }
         }
     }
+}
+
+/// Whether the whole of a body comes with its head, or almost: no route reads one. What does not come ends the
+/// connection, after the answer.
+async fn comes(mut body: Incoming, most: usize) -> bool {
+    let read = async {
+        let mut left = most;
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else { return false };
+            let size = frame.data_ref().map_or(0, bytes::Bytes::len);
+            let Some(rest) = left.checked_sub(size) else { return false };
+            left = rest;
+        }
+        true
+    };
+    tokio::time::timeout(BODY, read).await.unwrap_or(false)
 }
 
 /// Which limit a connection broke, if that is how it ended.

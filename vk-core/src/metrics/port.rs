@@ -84,7 +84,9 @@ impl PortMetrics {
         );
         registry.register(
             "vk_connections_refused",
-            "Connections to the kubelet API that were closed for breaking a limit, by limit",
+            "Connections to the kubelet API that were closed for breaking a limit, by reason: full, handshake-failed, \
+             handshake-timeout, no-request, idle, head-too-large, bad-request, body-missing, reads-nothing (of an \
+             answer), client-gone (its machine answers no more)",
             metrics.refused.clone(),
         );
         registry.register(

@@ -23,6 +23,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use crate::metrics::PortMetrics;
+
 /// Attempts in a row that the other machine left unanswered. From the kernel's first 200 ms, each pause twice the
 /// one before, they take 13 s; on a slow line the kernel begins later, and this with it.
 const UNANSWERED: u32 = 6;
@@ -37,7 +39,12 @@ pub(super) struct Watch(Arc<Mutex<HashMap<Ends, CancellationToken>>>);
 impl Watch {
     /// Watches over a connection: one whose client's machine is gone fails, in both directions, about `limit` after
     /// its last sign of life.
-    pub(super) fn over(&self, stream: TcpStream, limit: Duration) -> io::Result<Watched> {
+    pub(super) fn over(
+        &self,
+        stream: TcpStream,
+        limit: Duration,
+        metrics: &PortMetrics,
+    ) -> io::Result<Watched> {
         // Log lines are small and wanted now.
         stream.set_nodelay(true)?;
         let socket = socket2::SockRef::from(&stream);
@@ -55,6 +62,7 @@ impl Watch {
             writing,
             deaf: Deaf::new(limit),
             patient,
+            uncounted: Some(metrics.clone()),
             _entry: Entry { watch: self.clone(), ends },
         })
     }
@@ -130,6 +138,8 @@ pub(super) struct Watched {
     writing: Pin<Box<WaitForCancellationFutureOwned>>,
     deaf: Deaf,
     patient: Arc<AtomicBool>,
+    /// Where its end is counted; taken when it has been.
+    uncounted: Option<PortMetrics>,
     _entry: Entry,
 }
 
@@ -166,9 +176,25 @@ impl Watched {
     fn written(&mut self, done: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let deaf = self.deaf.is_over(done.is_pending(), cx) && !self.patient.load(Ordering::Relaxed);
         if deaf {
+            self.count("reads-nothing");
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads nothing")));
         }
-        or_lost(done, &mut self.writing, cx)
+        let done = or_lost(done, &mut self.writing, cx);
+        self.count_lost(&done);
+        done
+    }
+
+    fn count(&mut self, reason: &'static str) {
+        if let Some(metrics) = self.uncounted.take() {
+            metrics.refused(reason);
+        }
+    }
+
+    /// Found out here, or by the kernel's own probes.
+    fn count_lost<T>(&mut self, done: &Poll<io::Result<T>>) {
+        if matches!(done, Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut) {
+            self.count("client-gone");
+        }
     }
 }
 
@@ -205,7 +231,9 @@ impl AsyncRead for Watched {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let done = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        or_lost(done, &mut self.reading, cx)
+        let done = or_lost(done, &mut self.reading, cx);
+        self.count_lost(&done);
+        done
     }
 }
 
@@ -243,6 +271,11 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::metrics::Metrics;
+
+    fn refused(metrics: &Metrics, reason: &str) -> bool {
+        metrics.text().contains(&format!("vk_connections_refused_total{{reason=\"{reason}\"}} 1\n"))
+    }
 
     /// Lines as a little-endian machine writes them: nothing under way, a reader that acknowledges with a closed
     /// window, and two machines that are gone, with bytes under way and with a closed window.
@@ -273,10 +306,13 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let limit = Duration::from_secs(30);
-            let mut watched = Watch::default().over(listener.accept().await.unwrap().0, limit).unwrap();
+            let metrics = Metrics::new("node-1");
+            let stream = listener.accept().await.unwrap().0;
+            let mut watched = Watch::default().over(stream, limit, metrics.port()).unwrap();
             watched.patient().store(patient, Ordering::Relaxed);
             let full = async { while watched.write_all(&[0; 16384]).await.is_ok() {} };
             assert_eq!(tokio::time::timeout(limit * 100, full).await.is_err(), patient);
+            assert_eq!(refused(&metrics, "reads-nothing"), !patient, "{}", metrics.text());
         }
     }
 
@@ -289,7 +325,8 @@ mod tests {
             let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let watch = Watch::default();
             let (stream, _) = listener.accept().await.unwrap();
-            let mut watched = watch.over(stream, Duration::from_secs(30)).unwrap();
+            let metrics = Metrics::new("node-1");
+            let mut watched = watch.over(stream, Duration::from_secs(30), metrics.port()).unwrap();
             watched.patient().store(true, Ordering::Relaxed);
             let socket = socket2::SockRef::from(&watched.stream);
             assert!(socket.keepalive().unwrap());
@@ -318,6 +355,7 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
             let full = async { while watched.write_all(&[0; 16384]).await.is_ok() {} };
             tokio::time::timeout(Duration::from_secs(10), full).await.expect("a full connection fails too");
+            assert!(refused(&metrics, "client-gone"), "once: {}", metrics.text());
             drop(watched);
             assert!(watch.lock().is_empty());
         }

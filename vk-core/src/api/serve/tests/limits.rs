@@ -105,6 +105,28 @@ async fn a_body_is_not_waited_for() {
     let _ = within(stream.read_to_end(&mut answer)).await;
     assert!(answer.starts_with(b"HTTP/1.1 404 "), "{}", String::from_utf8_lossy(&answer));
     port.deserted().await;
+    assert_eq!(port.refused("body-missing"), 1);
+    port.close().await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_there_is_passed_over_and_the_connection_goes_on() {
+    let port = Port::open(open_to_all(), Limits::default()).await;
+    let mut stream = port.tls(None).await.unwrap();
+    for _ in 0..2 {
+        let request = b"POST /run/default/nopod/a HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nhere";
+        stream.write_all(request).await.unwrap();
+        stream.flush().await.unwrap();
+        let (mut answer, mut chunk) = (Vec::new(), [0; 512]);
+        while !answer.ends_with(b"pod does not exist") {
+            let n = within(stream.read(&mut chunk)).await.unwrap();
+            assert!(n > 0, "{}", String::from_utf8_lossy(&answer));
+            answer.extend_from_slice(&chunk[..n]);
+        }
+    }
+    assert_eq!(port.count("vk_connections_accepted_total"), 1);
+    assert_eq!(port.refused("body-missing"), 0);
+    drop(stream);
     port.close().await;
 }
 
