@@ -4,17 +4,8 @@
 //! status codes and bodies are the kubelet's (`pkg/kubelet/server/server.go`, and answers recorded from
 //! Kubernetes 1.37). What a backend lacks is a 501 that says so.
 //!
-//! # Differences from the kubelet that stay
-//!
-//! - Every route takes only its own methods; the kubelet answers any method on `/healthz` and `/metrics/…`.
-//! - `/metrics/…` is always text; the kubelet also writes protobuf. `/flagz` and `/statusz` likewise are text only.
-//! - `/healthz` has no check of device plugins, which a virtual node does not manage.
-//! - `/logs/`, `/debug/pprof/` and `/debug/flags/v` answer as a kubelet whose configuration has them off, and
-//!   `/checkpoint` gets as far as one whose runtime cannot checkpoint, with 501 in the place of its 500.
-//! - `stream=Stdout` and `stream=Stderr` work on `/containerLogs`, which the kubelet has behind a gate.
-//! - Label order on `/metrics/resource` is `container`, `pod`, `namespace`; the kubelet sorts labels.
-//! - A provider's error has [its own status](crate::provider::Error::http_status), where the kubelet says 400
-//!   or 500.
+//! Where its answers are other than the kubelet's, and why, is in `docs/kubelet-api.md`, which is made from the
+//! table that the recorded answers are compared with.
 
 mod access;
 mod checkpoint;
@@ -180,6 +171,9 @@ impl KubeletApi {
         params: &RawPathParams,
         request: Request,
     ) -> Response {
+        if let Some(elsewhere) = detour(request.method(), request.uri()) {
+            return elsewhere;
+        }
         let path = route.bucket(root);
         let began = tokio::time::Instant::now();
         let port = self.metrics.port();
@@ -200,10 +194,16 @@ impl KubeletApi {
         if let Err(refusal) = self.admit(root, &parts, route.endpoint.is_metrics()).await {
             return *refusal;
         }
-        if !route.methods.contains(&parts.method) {
+        let call = Call::new(parts, params);
+        if call.has_split_segment() && !route.path.contains("{*") {
+            return reply::unknown_route();
+        }
+        if !route.takes(&call.parts.method) {
             return reply::wrong_method(route.methods);
         }
-        let call = Call::new(parts, params);
+        if !route.pleases(&call.parts.headers) {
+            return reply::not_acceptable(route.produces.unwrap_or_default());
+        }
         match route.endpoint {
             Endpoint::Health => health::healthz(&self.health.liveness(), &call.query),
             Endpoint::HealthPing | Endpoint::HealthLog => health::one(&Ok(())),
@@ -232,11 +232,14 @@ impl KubeletApi {
     async fn nowhere(&self, request: Request) -> Response {
         let (parts, _body) = request.into_parts();
         let path = parts.uri.path();
+        if let Some(elsewhere) = detour(&parts.method, &parts.uri) {
+            return elsewhere;
+        }
         let Some(root) = routes::root_of(path).filter(|root| root.bare != Bare::Unknown) else {
             return reply::unknown_path();
         };
         if root.bare == Bare::Redirected && path == root.path {
-            return reply::redirect(&format!("{path}/"), parts.uri.query());
+            return reply::redirect(&parts.method, &format!("{path}/"), parts.uri.query());
         }
         match self.admit(root, &parts, false).await {
             Ok(_) => reply::unknown_route(),
@@ -261,4 +264,10 @@ impl KubeletApi {
         }
         admitted
     }
+}
+
+/// Where a path with empty segments, `.` or `..` is sent on to, before anybody asks who the caller is.
+fn detour(method: &Method, uri: &http::Uri) -> Option<Response> {
+    let clean = routes::clean(uri.path());
+    (clean != uri.path() && *method != Method::CONNECT).then(|| reply::redirect(method, &clean, uri.query()))
 }

@@ -158,7 +158,7 @@ fn seconds() -> Histogram {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::fmt::Write as _;
 
     use super::*;
@@ -167,7 +167,7 @@ mod tests {
     use crate::provider::fake::Fake;
 
     /// One of everything: a family without samples is not written.
-    fn busy() -> Metrics {
+    pub(crate) fn busy() -> Metrics {
         let second = std::time::Duration::from_secs(1);
         let client = kube::Client::new(axum::Router::new(), "default");
         let node = crate::Node::builder(NodeConfig::new("node-1"), Arc::<Fake>::default(), client).build();

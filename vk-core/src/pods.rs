@@ -40,6 +40,8 @@ use tokio_util::task::TaskTracker;
 pub use self::observer::MassAbsence;
 use self::observer::Observer;
 use self::publisher::Publisher;
+#[cfg(test)]
+pub(crate) use self::record::Desired;
 use self::resolve::{KubeReader, ResolveOptions, Resolver};
 use self::state::PodInput;
 use self::story::Story;

@@ -52,9 +52,12 @@ fn kubelet_configuration(api: &KubeletApi, config: &NodeConfig) -> Value {
         "nodeLeaseDurationSeconds": config.lease_duration.as_secs(),
         "runtimeRequestTimeout": span(config.provider_timeout),
         "enableSystemLogHandler": false,
+        "enableSystemLogQuery": false,
         "enableProfilingHandler": false,
         "enableDebugFlagsHandler": false,
         "shutdownGracePeriod": span(config.drain_timeout),
+        // None of it is theirs alone.
+        "shutdownGracePeriodCriticalPods": "0s",
         "registerNode": true,
     });
     if let Some(taints) = &config.taints {

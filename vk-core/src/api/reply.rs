@@ -64,19 +64,46 @@ pub(super) fn wrong_method(allowed: &[Method]) -> Response {
     response
 }
 
-/// The other spelling of a path, as Go's multiplexer sends it.
-pub(super) fn redirect(path: &str, query: Option<&str>) -> Response {
+/// The other spelling of a path, as Go's multiplexer sends it. Only to a GET it says so in words.
+pub(super) fn redirect(method: &Method, path: &str, query: Option<&str>) -> Response {
     let location = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
-    // Go escapes the query for HTML; a query that needs it is not worth a link.
-    let link = if location.contains(['<', '>', '"', '\'', '&']) { path } else { &location };
-    let body = format!("<a href=\"{link}\">Temporary Redirect</a>.\n\n");
-    let mut response = text(StatusCode::TEMPORARY_REDIRECT, body);
+    let body = if method == Method::GET {
+        format!("<a href=\"{}\">Temporary Redirect</a>.\n\n", escaped(&location))
+    } else {
+        String::new()
+    };
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    if matches!(*method, Method::GET | Method::HEAD) {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    }
     if let Ok(value) = HeaderValue::from_str(&location) {
         headers.insert(http::header::LOCATION, value);
     }
     response
+}
+
+/// A text inside HTML, as Go escapes it.
+fn escaped(text: &str) -> String {
+    let mut html = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => html.push_str("&amp;"),
+            '<' => html.push_str("&lt;"),
+            '>' => html.push_str("&gt;"),
+            '"' => html.push_str("&#34;"),
+            '\'' => html.push_str("&#39;"),
+            c => html.push(c),
+        }
+    }
+    html
+}
+
+/// A representation that the route does not have.
+pub(super) fn not_acceptable(produced: &str) -> Response {
+    let body = format!("406: Not Acceptable\n\nAvailable representations: {produced}");
+    text(StatusCode::NOT_ACCEPTABLE, body)
 }
 
 /// A capability that the backend, or as yet the node, does not have.

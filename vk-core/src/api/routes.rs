@@ -3,7 +3,8 @@
 //! The list is the whole truth. The router, the authorisation and the table test are made from it, so a
 //! route that is added here is guarded and tested, and one that is not here does not exist.
 
-use http::Method;
+use http::header::ACCEPT;
+use http::{HeaderMap, Method};
 
 /// A part of the path space, with one rule of authorisation (`pkg/kubelet/server/auth.go`).
 #[derive(Debug)]
@@ -35,8 +36,11 @@ pub(super) struct Route {
     /// The pattern, with `{name}` for a segment. A slash at its end is optional for the caller unless the root
     /// is [`Bare::Redirected`].
     pub(super) path: &'static str,
-    /// What it takes; anything else is a 405.
+    /// What it takes; anything else is a 405. Empty: every method there is, as the kubelet's plain handlers take it.
     pub(super) methods: &'static [Method],
+    /// What it is asked for, if that matters: a caller whose `Accept` has neither this nor `*/*` is answered 406. Of
+    /// routes that declare nothing go-restful thinks that they can give nothing else than `*/*`.
+    pub(super) produces: Option<&'static str>,
     /// What it does.
     pub(super) endpoint: Endpoint,
 }
@@ -82,6 +86,23 @@ impl Endpoint {
 }
 
 impl Route {
+    /// Whether it takes a method.
+    pub(super) fn takes(&self, method: &Method) -> bool {
+        self.methods.is_empty() || self.methods.contains(method)
+    }
+
+    /// Whether it can give what a caller accepts, judged as go-restful does: without ranges of types.
+    pub(super) fn pleases(&self, headers: &HeaderMap) -> bool {
+        let (Some(produced), Some(accepted)) = (self.produces, headers.get(ACCEPT)) else { return true };
+        let Ok(accepted) = accepted.to_str() else { return false };
+        if accepted.is_empty() {
+            return true;
+        }
+        let mut types =
+            accepted.split(',').map(|part| part.split(';').next().unwrap_or(part).trim_matches(' '));
+        types.any(|media| media == "*/*" || (!produced.is_empty() && media == produced))
+    }
+
     /// What the kubelet's request metrics call the path: its first segment, and for metrics the second too.
     pub(super) fn bucket(&self, root: &Root) -> &'static str {
         let path = if root.path == "/metrics" { self.path } else { root.path };
@@ -95,25 +116,30 @@ impl Route {
 const GET: &[Method] = &[Method::GET];
 const POST: &[Method] = &[Method::POST];
 const GET_POST: &[Method] = &[Method::GET, Method::POST];
+const ANY: &[Method] = &[];
 
-/// What the disabled endpoints take: they have the same answer for all.
-const ANY: &[Method] =
-    &[Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+const JSON: Option<&str> = Some("application/json");
+const UNDECLARED: Option<&str> = Some("");
+
+/// One of the kubelet's handlers that are on its multiplexer themselves.
+const fn plain(path: &'static str, endpoint: Endpoint) -> Route {
+    Route { path, methods: ANY, produces: None, endpoint }
+}
 
 const fn disabled(path: &'static str, line: &'static str) -> Route {
-    Route { path, methods: ANY, endpoint: Endpoint::Disabled(line) }
+    plain(path, Endpoint::Disabled(line))
 }
 
 const fn get(path: &'static str, endpoint: Endpoint) -> Route {
-    Route { path, methods: GET, endpoint }
+    Route { path, methods: GET, produces: JSON, endpoint }
 }
 
 const fn stream(path: &'static str, endpoint: Endpoint) -> Route {
-    Route { path, methods: GET_POST, endpoint }
+    Route { path, methods: GET_POST, produces: UNDECLARED, endpoint }
 }
 
-const fn post(path: &'static str, endpoint: Endpoint) -> Route {
-    Route { path, methods: POST, endpoint }
+const fn run(path: &'static str) -> Route {
+    Route { path, methods: POST, produces: UNDECLARED, endpoint: Endpoint::Run }
 }
 
 const LOGS: &str = "logs endpoint is disabled.";
@@ -126,10 +152,10 @@ pub(super) const ROOTS: &[Root] = &[
         bare: Bare::Unknown,
         subresources: &["healthz", "proxy"],
         routes: &[
-            get("/healthz", Endpoint::Health),
-            get("/healthz/ping", Endpoint::HealthPing),
-            get("/healthz/log", Endpoint::HealthLog),
-            get("/healthz/syncloop", Endpoint::HealthSyncLoop),
+            plain("/healthz", Endpoint::Health),
+            plain("/healthz/ping", Endpoint::HealthPing),
+            plain("/healthz/log", Endpoint::HealthLog),
+            plain("/healthz/syncloop", Endpoint::HealthSyncLoop),
         ],
     },
     Root {
@@ -148,45 +174,55 @@ pub(super) const ROOTS: &[Root] = &[
         path: "/stats",
         bare: Bare::Redirected,
         subresources: &["stats"],
-        routes: &[get("/stats/summary", Endpoint::StatsSummary)],
+        routes: &[Route {
+            path: "/stats/summary",
+            methods: GET_POST,
+            produces: JSON,
+            endpoint: Endpoint::StatsSummary,
+        }],
     },
     Root {
         path: "/metrics",
         bare: Bare::Unknown,
         subresources: &["metrics"],
         routes: &[
-            get("/metrics", Endpoint::Metrics),
-            get("/metrics/cadvisor", Endpoint::CadvisorMetrics),
-            get("/metrics/probes", Endpoint::ProbeMetrics),
-            get("/metrics/slis", Endpoint::SliMetrics),
-            get("/metrics/resource", Endpoint::ResourceMetrics),
+            plain("/metrics", Endpoint::Metrics),
+            plain("/metrics/cadvisor", Endpoint::CadvisorMetrics),
+            plain("/metrics/probes", Endpoint::ProbeMetrics),
+            plain("/metrics/slis", Endpoint::SliMetrics),
+            plain("/metrics/resource", Endpoint::ResourceMetrics),
             // As the Go Virtual Kubelet serves it.
-            get("/metrics/resource/", Endpoint::ResourceMetrics),
+            plain("/metrics/resource/", Endpoint::ResourceMetrics),
         ],
     },
     Root {
         path: "/configz",
         bare: Bare::Unknown,
         subresources: &["configz", "proxy"],
-        routes: &[get("/configz", Endpoint::Configz)],
+        routes: &[plain("/configz", Endpoint::Configz)],
     },
     Root {
         path: "/flagz",
         bare: Bare::Unknown,
-        subresources: &["proxy"],
-        routes: &[get("/flagz", Endpoint::Flagz)],
+        subresources: &["configz"],
+        routes: &[plain("/flagz", Endpoint::Flagz)],
     },
     Root {
         path: "/statusz",
         bare: Bare::Unknown,
-        subresources: &["statusz", "proxy"],
-        routes: &[get("/statusz", Endpoint::Statusz)],
+        subresources: &["statusz"],
+        routes: &[plain("/statusz", Endpoint::Statusz)],
     },
     Root {
         path: "/checkpoint",
         bare: Bare::Redirected,
         subresources: &["checkpoint"],
-        routes: &[post("/checkpoint/{namespace}/{pod}/{container}", Endpoint::Checkpoint)],
+        routes: &[Route {
+            path: "/checkpoint/{namespace}/{pod}/{container}",
+            methods: POST,
+            produces: JSON,
+            endpoint: Endpoint::Checkpoint,
+        }],
     },
     // A virtual node has no files of its own to show, and nothing of Go to profile or to turn up.
     Root {
@@ -211,7 +247,12 @@ pub(super) const ROOTS: &[Root] = &[
         path: "/containerLogs",
         bare: Bare::Known,
         subresources: &["proxy"],
-        routes: &[get("/containerLogs/{namespace}/{pod}/{container}", Endpoint::ContainerLogs)],
+        routes: &[Route {
+            path: "/containerLogs/{namespace}/{pod}/{container}",
+            methods: GET,
+            produces: UNDECLARED,
+            endpoint: Endpoint::ContainerLogs,
+        }],
     },
     Root {
         path: "/exec",
@@ -244,10 +285,7 @@ pub(super) const ROOTS: &[Root] = &[
         path: "/run",
         bare: Bare::Known,
         subresources: &["proxy"],
-        routes: &[
-            post("/run/{namespace}/{pod}/{container}", Endpoint::Run),
-            post("/run/{namespace}/{pod}/{uid}/{container}", Endpoint::Run),
-        ],
+        routes: &[run("/run/{namespace}/{pod}/{container}"), run("/run/{namespace}/{pod}/{uid}/{container}")],
     },
 ];
 
@@ -258,18 +296,76 @@ pub(super) fn root_of(path: &str) -> Option<&'static Root> {
     })
 }
 
+/// A path without empty segments, `.` and `..`, as Go's multiplexer wants it. A slash at the end stays.
+pub(super) fn clean(path: &str) -> String {
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in path.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            segment => segments.push(segment),
+        }
+    }
+    let mut clean = format!("/{}", segments.join("/"));
+    if clean.len() > 1 && path.ends_with('/') {
+        clean.push('/');
+    }
+    clean
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn every_route_lies_below_its_root_and_takes_a_method() {
+    fn every_route_lies_below_its_root() {
         for root in ROOTS {
             assert!(!root.subresources.is_empty(), "{}", root.path);
             for route in root.routes {
                 assert_eq!(root_of(route.path).map(|r| r.path), Some(root.path), "{}", route.path);
-                assert!(!route.methods.is_empty(), "{}", route.path);
             }
+        }
+    }
+
+    #[test]
+    fn a_caller_is_pleased_by_exactly_what_a_route_gives_or_by_anything() {
+        let pleased = |path: &str, accept: &str| {
+            let routes = root_of(path).unwrap().routes;
+            let headers = HeaderMap::from_iter([(ACCEPT, accept.parse().unwrap())]);
+            routes[0].pleases(&headers)
+        };
+        for (path, accept, pleases) in [
+            ("/pods", "", true),
+            ("/pods", "application/json", true),
+            ("/pods", "text/html, application/json;q=0.1", true),
+            ("/pods", "text/html,*/*;q=0.1", true),
+            ("/pods", "application/*", false),
+            ("/pods", "text/plain", false),
+            ("/stats", "text/plain", false),
+            ("/containerLogs", "*/*", true),
+            ("/containerLogs", "text/plain", false),
+            ("/metrics", "application/json", true),
+        ] {
+            assert_eq!(pleased(path, accept), pleases, "{path} {accept:?}");
+        }
+        assert!(root_of("/pods").unwrap().routes[0].pleases(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_clean_path_has_no_detours() {
+        for (path, expected) in [
+            ("/pods", "/pods"),
+            ("/pods/", "/pods/"),
+            ("//pods", "/pods"),
+            ("/pods//", "/pods/"),
+            ("/pods/./", "/pods/"),
+            ("/pods/../healthz", "/healthz"),
+            ("/containerLogs/d//c", "/containerLogs/d/c"),
+            ("/../..", "/"),
+            ("/", "/"),
+            ("", "/"),
+        ] {
+            assert_eq!(clean(path), expected, "{path}");
         }
     }
 

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use self::counters::Counters;
 pub(super) use self::exposition::Text;
 use self::summary::Summary;
-use super::request::Call;
+use super::request::{Call, is_wholly_readable};
 use super::{KubeletApi, containers, metrics, reply};
 use crate::provider::{Error, PodStats, PodUsage, Usage};
 
@@ -101,7 +101,12 @@ fn add_start_times(api: &KubeletApi, usage: &mut PodUsage) {
 /// `GET /stats/summary`.
 pub(super) async fn summary(api: &KubeletApi, call: &Call) -> Response {
     let Some(source) = api.provider.stats() else { return unmeasured(api) };
-    let everything = !call.first("only_cpu_and_memory").is_some_and(is_true);
+    if !is_wholly_readable(&call.parts.uri) {
+        let body = "Internal Error: parse form failed: the query is not well formed";
+        return reply::text(StatusCode::INTERNAL_SERVER_ERROR, body);
+    }
+    // Once, and in this word: the kubelet knows no other.
+    let everything = !call.all("only_cpu_and_memory").eq(["true"]);
     match api.stats.measure(api, source).await {
         Ok(usage) => match serde_json::to_vec(&Summary::new(&api.node, api.started, &usage, everything)) {
             Ok(document) => reply::json(Body::from(document)),
@@ -109,11 +114,6 @@ pub(super) async fn summary(api: &KubeletApi, call: &Call) -> Response {
         },
         Err(error) => reply::provider_error(&error),
     }
-}
-
-/// What Go's `strconv.ParseBool` takes for true.
-fn is_true(text: &str) -> bool {
-    matches!(text, "1" | "t" | "T" | "TRUE" | "true" | "True")
 }
 
 /// `GET /metrics/resource`. A provider that fails is `resource_scrape_error 1`, not a failed scrape.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::body::Body;
 use http::Request;
-use http::header::AUTHORIZATION;
+use http::header::{ACCEPT, AUTHORIZATION};
 use rcgen::ExtendedKeyUsagePurpose;
 
 use super::super::routes::{Bare, Endpoint, ROOTS, Root, Route};
@@ -167,7 +167,7 @@ async fn on_every_route_each_of_its_subresources_is_enough_and_no_other() {
                 assert_eq!(status, 403, "{what}");
             } else if let Endpoint::Disabled(_) = route.endpoint {
                 assert_eq!(status, 405, "{what}");
-            } else if !route.methods.contains(&method) {
+            } else if !route.takes(&method) {
                 assert_eq!(status, 405, "{what}");
             } else {
                 assert!(![401, 403, 404, 405].contains(&status), "{what}");
@@ -179,7 +179,7 @@ async fn on_every_route_each_of_its_subresources_is_enough_and_no_other() {
 #[tokio::test(start_paused = true)]
 async fn on_every_route_a_wrong_method_is_405_with_the_right_ones() {
     let api = open(Access::insecure_allow_all());
-    for (_, route, path, method) in everything().filter(|(_, route, _, m)| !route.methods.contains(m)) {
+    for (_, route, path, method) in everything().filter(|(_, route, _, m)| !route.takes(m)) {
         let answer = Caller::Nobody.ask(&api, &method, &path).await;
         assert_eq!(answer.status.as_u16(), 405, "{method} {path}");
         let allowed = route.methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
@@ -332,6 +332,63 @@ async fn unknown_paths_are_404_before_authentication_and_known_roots_after() {
     let answer = Caller::Nobody.ask(&api, &get, "/runningpods").await;
     answer.is(307, "<a href=\"/runningpods/\">Temporary Redirect</a>.\n\n");
     assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"));
+}
+
+/// Answers of a go-restful container with the kubelet's services on it.
+#[tokio::test(start_paused = true)]
+async fn odd_spellings_of_paths_and_odd_methods_are_answered_as_go_restful_does() {
+    let api = open(Access::insecure_allow_all());
+    let ask = async |method: &str, path: &str| Caller::Nobody.ask(&api, &method.parse().unwrap(), path).await;
+    for (method, path, location) in [
+        ("GET", "//pods", "/pods"),
+        ("GET", "/pods//", "/pods/"),
+        ("GET", "/pods/./", "/pods/"),
+        ("GET", "/pods/../healthz", "/healthz"),
+        ("GET", "/containerLogs/default//a", "/containerLogs/default/a"),
+        ("GET", "/containerLogs/default/web/../a", "/containerLogs/default/a"),
+        ("GET", "//nowhere?x=1", "/nowhere?x=1"),
+        ("HEAD", "/stats", "/stats/"),
+        ("POST", "/runningpods", "/runningpods/"),
+    ] {
+        let answer = ask(method, path).await;
+        assert_eq!((answer.status.as_u16(), answer.header("location")), (307, Some(location)), "{path}");
+        assert_eq!(answer.body.is_empty(), method != "GET", "{path}");
+        assert_eq!(answer.header("content-type").is_none(), method == "POST", "{path}");
+    }
+    let answer = ask("GET", "/stats?a=1&b=2").await;
+    answer.is(307, "<a href=\"/stats/?a=1&amp;b=2\">Temporary Redirect</a>.\n\n");
+    for (method, path, allow) in [
+        ("OPTIONS", "/pods", "GET"),
+        ("TRACE", "/pods", "GET"),
+        ("FOO", "/pods", "GET"),
+        ("PUT", "/stats/summary", "GET, POST"),
+        ("PUT", "/exec/default/web/a", "GET, POST"),
+        ("DELETE", "/portForward/default/web", "GET, POST"),
+        ("GET", "/run/default/web/a", "POST"),
+        ("GET", "/checkpoint/default/web/a", "POST"),
+    ] {
+        let answer = ask(method, path).await;
+        assert_eq!((answer.status.as_u16(), answer.header("allow")), (405, Some(allow)), "{method} {path}");
+    }
+    for (method, path) in [("POST", "/healthz"), ("DELETE", "/metrics"), ("FOO", "/metrics/slis")] {
+        assert_eq!(ask(method, path).await.status.as_u16(), 200, "{method} {path}");
+    }
+    let slash_inside = ask("GET", "/containerLogs/default/we%2Fb/a").await;
+    slash_inside.is(404, "404: Page Not Found");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_route_cannot_give_is_406_with_what_it_can() {
+    let api = open(Access::insecure_allow_all());
+    let everywhere = ROOTS.iter().flat_map(|root| root.routes).filter(|route| route.produces.is_some());
+    for route in everywhere {
+        let path = route.path.replace(['{', '}'], "");
+        let request = Request::builder().method(&route.methods[0]).uri(&path).header(ACCEPT, "text/html");
+        let answer = send(&api, request.body(Body::empty()).unwrap()).await;
+        let produced = route.produces.unwrap();
+        answer.is(406, &format!("406: Not Acceptable\n\nAvailable representations: {produced}"));
+        assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"), "{path}");
+    }
 }
 
 #[test]

@@ -67,7 +67,8 @@ pub(super) fn render(api: &KubeletApi, usage: Option<&Usage>) -> String {
         "container_fs_usage_bytes",
         "gauge",
         "Number of bytes that are consumed by the container on this filesystem.",
-        None,
+        // A backend has no device to name.
+        Some(("device", "")),
         &used,
     );
     let memory = |pick: fn(&MemoryUsage) -> Option<u64>| {

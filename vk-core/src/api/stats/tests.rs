@@ -95,14 +95,18 @@ async fn only_processor_and_memory_are_shown_when_asked_so() {
     assert_eq!(all["pods"][0]["containers"][0]["rootfs"], json!({ "time": time, "usedBytes": 5 }));
     assert_eq!(all["node"]["fs"], json!({ "time": time, "usedBytes": 90 }));
     assert_eq!(all["node"]["network"]["txBytes"], 80);
-    for value in ["true", "1"] {
-        let some = summary(&format!("/stats/summary?only_cpu_and_memory={value}")).await.to_string();
-        assert!(some.contains("workingSetBytes"));
-        for absent in ["network", "ephemeral-storage", "rootfs", "fs"] {
-            assert!(!some.contains(&format!("\"{absent}\"")), "{absent}: {some}");
-        }
+    let some = summary("/stats/summary?only_cpu_and_memory=true").await.to_string();
+    assert!(some.contains("workingSetBytes"));
+    for absent in ["network", "ephemeral-storage", "rootfs", "fs"] {
+        assert!(!some.contains(&format!("\"{absent}\"")), "{absent}: {some}");
     }
-    assert_eq!(summary("/stats/summary?only_cpu_and_memory=false").await, all);
+    // As the kubelet reads it.
+    for other in ["false", "1", "True", "", "true&only_cpu_and_memory=true"] {
+        let path = format!("/stats/summary?only_cpu_and_memory={other}");
+        assert_eq!(summary(&path).await, all, "{other}");
+    }
+    let garbage = get(&api, "/stats/summary?only_cpu_and_memory=true&x=%zz").await;
+    garbage.is(500, "Internal Error: parse form failed: the query is not well formed");
 }
 
 #[tokio::test(start_paused = true)]

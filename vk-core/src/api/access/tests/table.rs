@@ -97,7 +97,7 @@ async fn every_route_and_method_lets_in_exactly_whom_it_should() {
             let access =
                 Access::none().with_client_ca(ca.trusted()).with_reviewer(Cluster { allowed }.reviewer());
             let status = caller.ask(&open(access), &method, &path).await.status.as_u16();
-            let taken = route.methods.contains(&method) && !matches!(route.endpoint, Endpoint::Disabled(_));
+            let taken = route.takes(&method) && !matches!(route.endpoint, Endpoint::Disabled(_));
             let right = match standing {
                 Standing::Unknown => status == 401,
                 Standing::May(subresource) if root.subresources.contains(subresource) => {
