@@ -7,21 +7,15 @@
 
 pub mod agreement;
 pub mod daemon;
-pub mod history;
-pub mod objects;
-pub mod pods;
 pub mod rights;
 pub mod scenario;
 pub mod streaming;
 pub mod virtual_node;
-pub mod wait;
-pub mod workload;
 pub mod world;
 
-pub use self::history::History;
-pub use self::objects::Objects;
-pub use self::pods::Pods;
+pub use vk_testkit::{History, Objects, Pods, eventually, eventually_within};
+pub use vk_testkit::{history, objects, pods, wait, workload};
+
 pub use self::streaming::Streaming;
 pub use self::virtual_node::VirtualNode;
-pub use self::wait::{eventually, eventually_within};
 pub use self::world::World;

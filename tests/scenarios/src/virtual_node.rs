@@ -4,17 +4,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, NodeCondition};
+use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, DeleteParams};
-use tokio::task::JoinHandle;
+use vk_core::NodeError;
 use vk_core::config::NodeConfig;
-use vk_core::node::Instance;
 use vk_core::pods::PodLookup;
 use vk_core::provider::Provider;
-use vk_core::{NodeError, Shutdown};
 use vk_mock::{MockBackend, MockConfig, MockProvider};
+use vk_testkit::TestNode;
+pub use vk_testkit::node::condition;
 
-use crate::wait::{eventually, holds};
 use crate::world::World;
 
 /// A running node. Dropping it kills it, as `kill -9` would.
@@ -28,14 +27,7 @@ pub struct VirtualNode {
     pub config: NodeConfig,
     /// The pods it knows.
     pub known: Arc<dyn PodLookup>,
-    shutdown: Shutdown,
-    task: JoinHandle<Result<(), NodeError>>,
-}
-
-impl Drop for VirtualNode {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    node: TestNode,
 }
 
 /// The settings scenarios use: short waits, and a name of its own.
@@ -98,57 +90,29 @@ impl VirtualNode {
         backend: MockBackend,
         provider: Arc<dyn Provider>,
     ) -> Self {
-        let shutdown = Shutdown::new();
         config.node_identity = world.has_node_identities();
-        let node = vk_core::Node::builder(config.clone(), provider, world.node_client(&config.name))
-            .clock(world.clock())
-            // A restart of the same daemon, not a rival.
-            .instance(Instance::named(config.name.clone()))
-            .build();
-        let known = node.pods();
-        let task = tokio::spawn(node.run(shutdown.clone()));
-        Self { name: config.name.clone(), backend, config, known, shutdown, task }
+        let node = TestNode::start(world, config.clone(), provider);
+        let known = Arc::clone(&node.known);
+        Self { name: config.name.clone(), backend, config, known, node }
     }
 
     /// Waits until the Node object says `Ready`, and returns it.
     pub async fn until_ready(&self, world: &World) -> Node {
-        self.until(world, "is Ready", |node| {
-            condition(node, "Ready").is_some_and(|ready| ready.status == "True")
-        })
-        .await
+        self.node.until_ready(world).await
     }
 
     /// Waits until something holds for the Node object, and returns it.
-    pub async fn until(&self, world: &World, what: &str, mut holds: impl FnMut(&Node) -> bool) -> Node {
-        let api: Api<Node> = Api::all(world.client());
-        eventually(&format!("node {} {what}", self.name), async || {
-            let node = api.get_opt(&self.name).await.map_err(|error| error.to_string())?;
-            match node {
-                Some(node) if holds(&node) => Ok(node),
-                node => Err(format!("ended: {}, object: {node:#?}", self.task.is_finished())),
-            }
-        })
-        .await
+    pub async fn until(&self, world: &World, what: &str, holds: impl FnMut(&Node) -> bool) -> Node {
+        self.node.until(world, what, holds).await
     }
 
     /// Kills the node where it stands, and waits until nothing of it acts any more.
-    pub async fn kill(mut self) -> (NodeConfig, MockBackend) {
-        self.task.abort();
-        // Ends as cancelled, or has ended before; what the death leaves is looked at by the scenario.
-        let _ = (&mut self.task).await;
-        // Its tasks end when they are polled next. Whatever acts for the node holds its table of pods.
-        for _ in 0..1000 {
-            if Arc::strong_count(&self.known) == 1 {
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
-        eventually("nothing of the killed node is left", async || {
-            let left = Arc::strong_count(&self.known) - 1;
-            holds(left == 0, || format!("{left} tasks"))
-        })
-        .await;
-        (self.config.clone(), self.backend.clone())
+    pub async fn kill(self) -> (NodeConfig, MockBackend) {
+        let Self { backend, config, known, node, .. } = self;
+        // What acts for the node is known by its holding on to this.
+        drop(known);
+        node.kill().await;
+        (config, backend)
     }
 
     /// Kills the node where it stands, and starts it again over the same backend.
@@ -164,15 +128,14 @@ impl VirtualNode {
     ///
     /// # Panics
     /// When the node panicked.
-    pub async fn drain(mut self) -> Result<(), NodeError> {
-        self.shutdown.drain();
-        (&mut self.task).await.expect("the node did not panic")
+    pub async fn drain(self) -> Result<(), NodeError> {
+        self.node.drain().await
     }
 
     /// Whether the node has ended by itself.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        self.task.is_finished()
+        self.node.has_ended()
     }
 
     /// Kills the node and deletes its object, so that the next scenario has the cluster for itself.
@@ -194,10 +157,4 @@ pub async fn delete_object(world: &World, name: &str) {
         Err(kube::Error::Api(status)) if status.code == 404 => {}
         Err(error) => panic!("deleting node {name}: {error}"),
     }
-}
-
-/// A condition of a node.
-#[must_use]
-pub fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a NodeCondition> {
-    node.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == kind)
 }

@@ -11,9 +11,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DeleteParams, PostParams};
 use kube::config::AuthInfo;
 use tokio::process::Command;
-use vk_apiserver::{ApiServer, Config, Controller, Identity, Requests, Running};
+use vk_apiserver::{ApiServer, Config, Requests};
 use vk_control_plane::ControlPlane;
 use vk_core::clock::Clock;
+pub use vk_testkit::cluster::NODE_USER;
+use vk_testkit::{Cluster as AnyCluster, TestCluster};
 
 use crate::rights::{Audit, NodeAccount, Refusal};
 
@@ -29,21 +31,10 @@ pub struct World {
 #[derive(Debug)]
 pub enum Cluster {
     /// In this process, under whatever time the test runs in.
-    InMemory(Box<InMemory>),
+    InMemory(Box<TestCluster>),
     /// The real one, whose namespace this process runs in.
     Real(Box<Real>),
 }
-
-/// An API server of our own, with controllers.
-#[derive(Debug)]
-pub struct InMemory {
-    server: ApiServer,
-    /// Stop when they are dropped.
-    _controllers: Running,
-}
-
-/// The user that nodes under test are, in memory: their calls are told from the scenario's by it.
-pub const NODE_USER: &str = "node-under-test";
 
 /// A connection to the real control plane.
 pub struct Real {
@@ -96,12 +87,8 @@ impl World {
     /// # Panics
     /// When it cannot be made; that is a broken test bed.
     pub async fn in_memory_with(config: Config) -> Self {
-        let server = ApiServer::with(config).expect("an in-memory API server");
-        let controllers = server.start(Controller::ALL);
-        let cluster = Cluster::InMemory(Box::new(InMemory { server, _controllers: controllers }));
-        let world = Self { cluster, namespace: "default".to_owned() };
-        world.settle().await;
-        world
+        let cluster = Cluster::InMemory(Box::new(TestCluster::with(config).await));
+        Self { cluster, namespace: "default".to_owned() }
     }
 
     /// The real control plane whose network namespace this process runs in, with a namespace of the
@@ -186,7 +173,7 @@ impl World {
     #[must_use]
     pub fn server(&self) -> &ApiServer {
         match &self.cluster {
-            Cluster::InMemory(memory) => &memory.server,
+            Cluster::InMemory(memory) => memory.server(),
             Cluster::Real(_) => panic!("this scenario needs the in-memory API server"),
         }
     }
@@ -213,7 +200,7 @@ impl World {
     #[must_use]
     pub fn client(&self) -> kube::Client {
         match &self.cluster {
-            Cluster::InMemory(memory) => memory.server.client(),
+            Cluster::InMemory(memory) => memory.client(),
             Cluster::Real(real) => real.client.clone(),
         }
     }
@@ -225,9 +212,7 @@ impl World {
     #[must_use]
     pub fn node_client(&self, node: &str) -> kube::Client {
         match &self.cluster {
-            Cluster::InMemory(memory) => {
-                memory.server.client_as(Identity::new(NODE_USER, ["system:nodes".to_owned()]))
-            }
+            Cluster::InMemory(memory) => memory.node_client(node),
             Cluster::Real(real) => real.node_client(node),
         }
     }
@@ -276,7 +261,7 @@ impl World {
     #[must_use]
     pub fn clock(&self) -> Clock {
         match &self.cluster {
-            Cluster::InMemory(memory) => Clock::virtual_from(memory.server.clock().now()),
+            Cluster::InMemory(memory) => memory.clock(),
             Cluster::Real(_) => Clock::system(),
         }
     }
@@ -328,6 +313,21 @@ impl World {
         }
         let api: Api<Namespace> = Api::all(client);
         api.delete(&namespace, &DeleteParams::default()).await.expect("deleting the namespace");
+    }
+}
+
+impl AnyCluster for World {
+    fn client(&self) -> kube::Client {
+        Self::client(self)
+    }
+    fn namespace(&self) -> &str {
+        &self.namespace
+    }
+    fn node_client(&self, node: &str) -> kube::Client {
+        Self::node_client(self, node)
+    }
+    fn clock(&self) -> Clock {
+        Self::clock(self)
     }
 }
 

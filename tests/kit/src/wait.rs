@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// How long a condition may take to come true, unless a scenario says otherwise.
+/// How long a condition may take to come true, unless a test says otherwise.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Waits until `look` yields something for which it answers `Ok`, and returns that.

@@ -1,4 +1,4 @@
-//! Objects of any one kind in the scenario's namespace: what controllers make pods from, and what they say of them.
+//! Objects of any one kind in a cluster's namespace: what controllers make pods from, and what they say of them.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::cluster::Cluster;
 use crate::wait::{eventually_within, holds};
-use crate::world::World;
 
 /// How long a controller may take. The real ones are held to 20 requests a second each, and a hundred pods that are
 /// rolled out are some hundreds of requests.
@@ -32,16 +32,16 @@ where
         + Serialize
         + DeserializeOwned,
 {
-    /// Those of a world's namespace.
+    /// Those of a cluster's namespace.
     #[must_use]
-    pub fn of(world: &World) -> Self {
-        Self { api: world.api() }
+    pub fn of(cluster: &impl Cluster) -> Self {
+        Self { api: cluster.api() }
     }
 
     /// Those of another namespace.
     #[must_use]
-    pub fn in_namespace(world: &World, namespace: &str) -> Self {
-        Self { api: Api::namespaced(world.client(), namespace) }
+    pub fn in_namespace(cluster: &impl Cluster, namespace: &str) -> Self {
+        Self { api: Api::namespaced(cluster.client(), namespace) }
     }
 
     /// Creates an object.

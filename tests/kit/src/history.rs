@@ -11,11 +11,11 @@ use kube::runtime::{WatchStreamExt, watcher};
 use tokio::task::JoinHandle;
 use vk_core::provider::PodUid;
 
+use crate::cluster::Cluster;
 use crate::pods::{is_true, phase_of, uid_of};
 use crate::wait::eventually;
-use crate::world::World;
 
-/// What a watcher of the scenario's namespace has seen. A watch that is cut misses what came in between; what
+/// What a watcher of a namespace has seen. A watch that is cut misses what came in between; what
 /// is here was there.
 #[derive(Debug)]
 pub struct History {
@@ -38,11 +38,11 @@ impl Drop for History {
 
 impl History {
     /// Watches from now on; returns when the pods have been listed.
-    pub async fn of(world: &World) -> Self {
-        Self::of_all(world.api()).await
+    pub async fn of(cluster: &impl Cluster) -> Self {
+        Self::of_all(cluster.api()).await
     }
 
-    /// The same of other pods than those of the scenario's namespace.
+    /// The same of other pods than those of the cluster's namespace.
     pub async fn of_all(api: Api<Pod>) -> Self {
         let seen = Arc::<Mutex<Seen>>::default();
         let task = tokio::spawn({

@@ -1,4 +1,4 @@
-//! The scenario's pods, as the API server has them.
+//! The pods of a cluster's namespace, as the API server has them.
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod, PodCondition, PodStatus};
 use kube::ResourceExt;
@@ -6,11 +6,11 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::Value;
 use vk_core::provider::PodUid;
 
+use crate::cluster::Cluster;
 use crate::objects::CONTROLLERS_PATIENCE;
 use crate::wait::{eventually, eventually_within, holds};
-use crate::world::World;
 
-/// The pods of the scenario's namespace.
+/// The pods of a namespace.
 #[derive(Clone, Debug)]
 pub struct Pods {
     /// For what has no shorthand here.
@@ -19,10 +19,10 @@ pub struct Pods {
 }
 
 impl Pods {
-    /// Those of a world.
+    /// Those of a cluster's namespace.
     #[must_use]
-    pub fn of(world: &World) -> Self {
-        Self { api: world.api(), events: world.api() }
+    pub fn of(cluster: &impl Cluster) -> Self {
+        Self { api: cluster.api(), events: cluster.api() }
     }
 
     /// Creates a pod.
