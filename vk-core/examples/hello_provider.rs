@@ -4,6 +4,7 @@
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
+// ANCHOR: imports
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,7 +20,9 @@ use vk_core::provider::{
     ResolvedPod, Result, Sandbox, watch_by_polling,
 };
 use vk_core::{Node, Shutdown};
+// ANCHOR_END: imports
 
+// ANCHOR: provider
 /// The provider. What it must remember is at the backend, under the pod's UID; here they are one.
 #[derive(Debug, Default)]
 struct Hello {
@@ -76,7 +79,9 @@ impl Provider for Hello {
     // Answered with 501 by the kubelet API: honest, and short.
     vk_core::lacks!(prepare, update, logs, exec, attach, port_forward, stats);
 }
+// ANCHOR_END: provider
 
+// ANCHOR: node
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     // A cluster in this process. For a real one, give the node `kube::Client::try_default().await?`.
@@ -113,7 +118,9 @@ async fn main() -> anyhow::Result<()> {
     node.await??;
     Ok(())
 }
+// ANCHOR_END: node
 
+// ANCHOR: until
 /// Looks until there is something to see, for half a minute at most.
 async fn until(what: &str, mut look: impl FnMut() -> Option<Value>) -> anyhow::Result<Value> {
     for _ in 0..600 {
@@ -125,3 +132,4 @@ async fn until(what: &str, mut look: impl FnMut() -> Option<Value>) -> anyhow::R
     }
     anyhow::bail!("not within 30 s: {what}")
 }
+// ANCHOR_END: until

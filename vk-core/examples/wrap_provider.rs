@@ -22,6 +22,7 @@ use vk_core::provider::{
 use vk_core::{Node, Shutdown};
 use vk_mock::{MockBackend, MockConfig, MockProvider};
 
+// ANCHOR: diary
 /// Writes down what the node asks for about pods, and what came of it.
 #[derive(Debug)]
 struct Diary {
@@ -60,6 +61,7 @@ impl Provider for Diary {
         Arc::clone(&self.inner).watch_pods()
     }
 }
+// ANCHOR_END: diary
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
