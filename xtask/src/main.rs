@@ -1,4 +1,4 @@
-//! The project's chores: `cargo xtask quickstart | test | control-plane | oracle | bench`.
+//! The project's chores: `cargo xtask quickstart | test | control-plane | oracle | bench | book | public-api`.
 //!
 //! Each prints what it does while it works (to stderr where stdout is a result), and ends in one plain result.
 //!
@@ -18,11 +18,13 @@
 #![expect(clippy::print_stdout, reason = "a command line tool: its results go to stdout")]
 
 mod bench;
+mod book;
 mod cache;
 mod cargo;
 mod control_plane;
 mod links;
 mod oracle;
+mod public_api;
 mod quickstart;
 mod tally;
 mod tiers;
@@ -78,6 +80,14 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Check the book in docs/ and build it into target/book; installs mdbook into the cache
+    Book,
+    /// Compare vk-core's public API with vk-core/public-api.txt
+    PublicApi {
+        /// Write the file anew
+        #[arg(long)]
+        update: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -87,6 +97,8 @@ fn main() -> ExitCode {
         Chore::ControlPlane { arguments } => control_plane::run(&arguments),
         Chore::Oracle { arguments } => oracle::run(&arguments),
         Chore::Bench { arguments } => bench::run(&arguments),
+        Chore::Book => book::run(),
+        Chore::PublicApi { update } => public_api::run(update),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

@@ -1,7 +1,9 @@
 //! `test`: the README's second command.
 
 mod docs;
+mod examples;
 mod lint;
+mod newcomer;
 mod peers;
 mod real;
 mod runner;
@@ -23,13 +25,13 @@ pub(crate) enum Tier {
     Lint,
     /// Each crate's own tests
     Unit,
-    /// Scenarios on the in-memory API server
+    /// Scenarios on the in-memory API server, and the library's examples
     Scenarios,
     /// Scenarios on a real control plane
     Real,
     /// Independent clients and tools
     Peers,
-    /// Documentation: rustdoc, its examples, links
+    /// Documentation: rustdoc, its examples, the public API, the book, links
     Docs,
 }
 
@@ -51,7 +53,11 @@ impl Tier {
         match self {
             Self::Lint => lint::run(in_ci),
             Self::Unit => suites::unit(),
-            Self::Scenarios => suites::scenarios(),
+            Self::Scenarios => {
+                let mut tally = suites::scenarios()?;
+                tally.add(examples::run()?);
+                Ok(tally)
+            }
             Self::Real => real::run(in_ci),
             Self::Peers => peers::run(in_ci),
             Self::Docs => docs::run(),

