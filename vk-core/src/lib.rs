@@ -14,7 +14,30 @@
 //! `publisher` writes pod status; nothing but a `worker` changes a pod in the backend; a provider never
 //! sees a Kubernetes client.
 //!
-//! Write a backend against [`provider`], then give it to a [`Node`].
+//! Write a backend against [`provider`], or against [`containers`] if it only runs containers; then give it to a
+//! [`Node`]. `docs/write-a-provider.md` goes from an empty crate to a pod that runs; `examples/` has the rest.
+//!
+//! | module | for |
+//! |---|---|
+//! | [`provider`], [`containers`] | who writes a backend: no type of an HTTP, TLS or Kubernetes client library in them |
+//! | [`run`] (at the root: [`Node`], [`NodeBuilder`], [`ApiServer`]), [`config`], [`shutdown`] | who embeds a node |
+//! | [`api`], [`admin`], [`metrics`], [`health`] | who serves and watches it: certificates, access, figures |
+//! | [`node`], [`pods`], [`events`], [`clock`] | the parts of a node, for tests and for those who put one together themselves |
+//!
+//! The whole of the public API is in `public-api.txt`; a change of it changes that file.
+//!
+//! # Guarantees
+//!
+//! The provider sees no Kubernetes client, and one call at a time for one pod. Nothing is deleted at the backend, and no
+//! pod ended at the API server, on the strength of an error, a timeout or an incomplete listing. A pod is started at most
+//! once by UID. There is no state on disk: a process may be killed at any time, and the next finds everything again. The
+//! lease depends on nothing else. No unsafe code; nothing grows without a bound.
+//!
+//! # Features
+//!
+//! | feature | default | |
+//! |---|---|---|
+//! | `v1_37` | yes | the Kubernetes version of the API types of `k8s-openapi`, of which a build has exactly one. A program that needs another turns the defaults off and chooses it at its own `k8s-openapi` dependency |
 
 pub mod admin;
 pub mod api;

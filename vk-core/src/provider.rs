@@ -38,6 +38,21 @@
 //! An [`Error`] says what the node should do next, not which HTTP status was seen. Secrets never appear
 //! in an error's text.
 //!
+//! # Guarantees
+//!
+//! What the node promises in return:
+//!
+//! - Of [`prepare_pod`](PodPrepare::prepare_pod), [`create_pod`](Provider::create_pod),
+//!   [`update_pod`](PodUpdate::update_pod) and [`delete_pod`](Provider::delete_pod), one at a time is under way for a UID.
+//!   [`list_pods`](Provider::list_pods), [`node_info`](Provider::node_info), the watch and the other capabilities come at
+//!   any time beside them, those also several at once; there is one watch at a time.
+//! - No pod is created before the pods have been listed on both sides, nor before all that it refers to has been read.
+//! - No pod is taken for absent within its [creation grace](crate::config::NodeConfig::creation_grace), on an error, or when
+//!   [too many](crate::config::NodeConfig::mass_absence_percent) are missing at once.
+//! - A failed call is repeated for as long as the pod lives, with back-off; only [`Error::Rejected`] by `create_pod` ends
+//!   a pod.
+//! - Dropping a future or a stream is the only way in which it says that it is not interested any more.
+//!
 //! # Flow of one pod
 //!
 //! 1. `create_pod(&ResolvedPod)` returns when the backend has accepted the pod; it need not run yet.

@@ -9,15 +9,15 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why a provider call failed, by consequence.
 ///
-/// | variant | retry | the pod | kubelet API |
-/// |---|---|---|---|
-/// | [`Rejected`](Self::Rejected) | never | `Failed`, reason `ProviderRejected` | 400 |
-/// | [`NotFound`](Self::NotFound) | never | left to the listing | 404 |
-/// | [`Exhausted`](Self::Exhausted) | back-off | `Pending` | 503 |
-/// | [`Throttled`](Self::Throttled) | when told | unchanged | 429 |
-/// | [`Denied`](Self::Denied) | back-off | `Pending` | 502 |
-/// | [`Unavailable`](Self::Unavailable) | back-off | unchanged | 503 |
-/// | [`Unexpected`](Self::Unexpected) | back-off | unchanged | 500 |
+/// | variant | repeated | a pod that is to be created | a pod that runs | kubelet API |
+/// |---|---|---|---|---|
+/// | [`Rejected`](Self::Rejected) | no | `Failed`, reason `ProviderRejected` | as it was; event | 400 |
+/// | [`NotFound`](Self::NotFound) | no; a deletion is done then | `Pending`, tried again | left to the listing | 404 |
+/// | [`Exhausted`](Self::Exhausted) | with back-off | `Pending`, reason `ProviderFailed` | as it was; event | 503 |
+/// | [`Throttled`](Self::Throttled) | when told | the same | the same | 429 |
+/// | [`Denied`](Self::Denied) | with back-off | the same | the same | 502 |
+/// | [`Unavailable`](Self::Unavailable) | with back-off | the same | the same | 503 |
+/// | [`Unexpected`](Self::Unexpected) | with back-off | the same | the same | 500 |
 ///
 /// "Unsupported" is not here: a capability that a backend lacks is a `None` on
 /// [`Provider`](super::Provider).
