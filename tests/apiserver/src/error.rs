@@ -246,7 +246,7 @@ impl ApiError {
     #[must_use]
     pub(crate) fn unsupported_media_type() -> Self {
         let message = "the body of the request was in an unknown format - accepted media types include: \
-                       application/json, application/yaml, application/vnd.kubernetes.protobuf";
+                       application/json, application/yaml";
         Self::new(415, "UnsupportedMediaType", message)
     }
 
