@@ -1,5 +1,6 @@
 //! The cluster: a client for it, and whether it answers.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::config::load;
 use crate::config::settings::{BootstrapSettings, ClusterSettings};
+use crate::credentials::{Credentials, Follower};
 use crate::fault::{Fault, chain};
 use crate::identity::NodeIdentity;
 
@@ -18,7 +20,9 @@ pub(crate) struct Cluster {
     /// For everything but leases.
     pub(crate) client: Client,
     /// Makes further clients, with connections of their own.
-    pub(crate) config: Config,
+    pub(crate) credentials: Credentials,
+    /// Where they come from.
+    settings: ClusterSettings,
     /// The API server's URL.
     pub(crate) server: http::Uri,
     /// Its version, such as `v1.37.0`.
@@ -30,15 +34,13 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Another client, with connections of its own.
     pub(crate) fn connector(&self) -> impl FnOnce() -> kube::Result<Client> + Send + 'static {
-        let (config, identity) = (self.config.clone(), self.identity.clone());
-        move || client_of(&config, identity.as_ref())
+        let credentials = self.credentials.clone();
+        move || credentials.client()
     }
-}
 
-fn client_of(config: &Config, identity: Option<&NodeIdentity>) -> kube::Result<Client> {
-    match identity {
-        Some(identity) => identity.client(config),
-        None => Client::try_from(config.clone()),
+    /// Takes new credentials over for as long as it is polled.
+    pub(crate) async fn follow(&self) -> Infallible {
+        Follower::new(self.settings.clone(), self.credentials.clone()).await.follow().await
     }
 }
 
@@ -51,17 +53,44 @@ pub(crate) async fn connect(settings: &ClusterSettings, node: &str) -> Result<Cl
         Some(bootstrap) => Some(identify(settings, bootstrap, node).await?),
         None => None,
     };
+    let config = config(settings).await?;
+    let server = config.cluster_url.clone();
+    let generation = identity.as_ref().map(NodeIdentity::generation).unwrap_or_default();
+    let credentials = Credentials::new(config, generation);
+    let client = credentials
+        .client()
+        .map_err(|error| Fault::new("cannot set up a client", format!("for {server}"), chain(&error)))?;
+    let version = wait_until_it_answers(&client, &server, settings.connect_timeout).await?;
+    Ok(Cluster { client, credentials, settings: settings.clone(), server, version, identity })
+}
+
+/// What a client is made of, as the files are now.
+pub(crate) async fn config(settings: &ClusterSettings) -> Result<Config, Fault> {
     let mut config = find(settings).await?;
     if let Some(server) = &settings.server {
         config.cluster_url = server.clone();
     }
     // A dead address must not eat the whole start.
     config.connect_timeout = Some(settings.connect_timeout.min(Duration::from_secs(10)));
-    let server = config.cluster_url.clone();
-    let client = client_of(&config, identity.as_ref())
-        .map_err(|error| Fault::new("cannot set up a client", format!("for {server}"), chain(&error)))?;
-    let version = wait_until_it_answers(&client, &server, settings.connect_timeout).await?;
-    Ok(Cluster { client, config, server, version, identity })
+    whole(&config)?;
+    Ok(config)
+}
+
+/// Whether the files that it was made of hold something: one that is being written may not, yet.
+fn whole(config: &Config) -> Result<(), Fault> {
+    if config.root_cert.as_ref().is_some_and(Vec::is_empty) {
+        return Err(Fault::new(
+            "no certificate of an authority",
+            "in certificate-authority of the kubeconfig",
+            "a PEM block BEGIN CERTIFICATE is expected",
+        ));
+    }
+    if let Some(file) = &config.auth_info.token_file
+        && std::fs::read_to_string(file).is_ok_and(|token| token.trim().is_empty())
+    {
+        return Err(Fault::new("no token", format!("in {file}, the kubeconfig's tokenFile"), "write one"));
+    }
+    Ok(())
 }
 
 /// As [`connect`], but asks for no identity: a node that has none yet is looked at with its bootstrap kubeconfig.
@@ -99,19 +128,27 @@ async fn identify(
 
 async fn find(settings: &ClusterSettings) -> Result<Config, Fault> {
     let context = KubeConfigOptions { context: settings.context.clone(), ..KubeConfigOptions::default() };
-    if let Some(path) = &settings.kubeconfig {
-        return from_files(&split(path), &context).await;
+    let files = kubeconfigs(settings);
+    if !files.is_empty() {
+        return from_files(&files, &context).await;
     }
-    let usual = std::env::home_dir().map(|home| home.join(".kube/config")).filter(|path| path.exists());
-    match usual {
-        Some(path) => from_files(&[path], &context).await,
-        None => Config::incluster().map_err(|error| {
-            Fault::new(
-                "no cluster",
-                "in the settings (cluster.kubeconfig), in $KUBECONFIG, in ~/.kube/config or in this pod",
-                format!("name a kubeconfig with --kubeconfig ({})", chain(&error)),
-            )
-        }),
+    Config::incluster().map_err(|error| {
+        Fault::new(
+            "no cluster",
+            "in the settings (cluster.kubeconfig), in $KUBECONFIG, in ~/.kube/config or in this pod",
+            format!("name a kubeconfig with --kubeconfig ({})", chain(&error)),
+        )
+    })
+}
+
+/// The kubeconfig's files; none in a pod.
+pub(crate) fn kubeconfigs(settings: &ClusterSettings) -> Vec<PathBuf> {
+    match &settings.kubeconfig {
+        Some(path) => split(path),
+        None => {
+            let usual = std::env::home_dir().map(|home| home.join(".kube/config"));
+            usual.filter(|path| path.exists()).into_iter().collect()
+        }
     }
 }
 

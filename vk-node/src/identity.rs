@@ -3,12 +3,11 @@
 
 use std::convert::Infallible;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use kube::client::Body;
 use kube::{Client, Config};
 use serde_json::json;
 use vk_core::api::tls::{Request, ServingCertificate};
@@ -79,29 +78,9 @@ impl NodeIdentity {
         })
     }
 
-    /// A client that takes each new certificate from its next request on. Requests under way end on the old one.
-    pub(crate) fn client(&self, config: &Config) -> kube::Result<Client> {
-        let first = Client::try_from(config.clone())?;
-        let namespace = first.default_namespace().to_owned();
-        let present = Arc::new(Mutex::new((self.generation.load(Ordering::Acquire), first)));
-        let (generation, config) = (Arc::clone(&self.generation), config.clone());
-        let service = tower::service_fn(move |request: http::Request<Body>| {
-            let wanted = generation.load(Ordering::Acquire);
-            let client = {
-                let mut present = present.lock().unwrap_or_else(PoisonError::into_inner);
-                if present.0 != wanted {
-                    match Client::try_from(config.clone()) {
-                        Ok(fresh) => *present = (wanted, fresh),
-                        Err(error) => {
-                            tracing::error!(error = chain(&error), "the new client certificate is of no use");
-                        }
-                    }
-                }
-                present.1.clone()
-            };
-            async move { client.send(request).await }
-        });
-        Ok(Client::new(service, namespace))
+    /// What is counted up with each new certificate.
+    pub(crate) fn generation(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.generation)
     }
 
     /// Renews the certificate at 70 to 90 % of its life. Does not end.
@@ -165,6 +144,7 @@ mod tests {
     use vk_apiserver::{ApiServer, Controller};
 
     use super::*;
+    use crate::credentials::Credentials;
 
     async fn config_of(file: &Path) -> Config {
         let kubeconfig = Kubeconfig::read_from(file).unwrap();
@@ -185,7 +165,7 @@ mod tests {
         identity.establish(config_of(&bootstrap).await, &own).await.unwrap();
         assert!(identity.is_there(&own).unwrap());
 
-        let client = identity.client(&config_of(&own).await).unwrap();
+        let client = Credentials::new(config_of(&own).await, identity.generation()).client().unwrap();
         let keeper = identity.clone();
         let kept_with = client.clone();
         let keeping = tokio::spawn(async move { keeper.keep(&kept_with).await });

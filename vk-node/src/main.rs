@@ -7,6 +7,7 @@ mod backends;
 mod check;
 mod cluster;
 mod config;
+mod credentials;
 mod env;
 mod fault;
 mod identity;
@@ -143,6 +144,7 @@ async fn daemon(settings: Settings, reload: Reload) -> Result<ExitCode, Faults> 
             ended = ended => ended,
             never = reload.run(hangup, adjustable) => match never {},
             never = keep_identity(&cluster) => match never {},
+            never = cluster.follow() => match never {},
         };
         Ok(match finished.and(late) {
             Ok(()) => ExitCode::SUCCESS,

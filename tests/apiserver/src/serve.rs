@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use base64::{Engine, engine::general_purpose::STANDARD};
+use http::header::{CONNECTION, HeaderValue};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use jiff::Timestamp;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -34,16 +36,30 @@ pub enum ServeError {
 }
 
 /// A server that listens. Dropping it closes the listener and all connections.
-#[derive(Debug)]
 pub struct Serving {
     address: SocketAddr,
     admin: Credentials,
     ca: String,
+    server: ApiServer,
+    acceptor: watch::Sender<TlsAcceptor>,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
 
+impl std::fmt::Debug for Serving {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Serving").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
 impl Serving {
+    /// Shows another serving certificate from the next connection on. The present ones end with their next answers.
+    pub fn present(&self, credentials: &Credentials) -> Result<(), TlsError> {
+        let config = self.server.pki().server_config(credentials)?;
+        self.acceptor.send_replace(TlsAcceptor::from(Arc::new(config)));
+        Ok(())
+    }
+
     /// The address it listens on, with the port that was chosen.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
@@ -125,12 +141,19 @@ impl ApiServer {
         let admin = self.pki().client("kubernetes-admin", &["system:masters"], now)?;
         let acceptor = TlsAcceptor::from(Arc::new(self.pki().server_config(&serving)?));
         let stop = CancellationToken::new();
-        let task = tokio::spawn(accept(self.clone(), listener, acceptor, stop.clone()));
-        Ok(Serving { address, admin, ca: self.ca_certificate().to_owned(), stop, task })
+        let (acceptor, newest) = watch::channel(acceptor);
+        let task = tokio::spawn(accept(self.clone(), listener, newest, stop.clone()));
+        let (server, ca) = (self.clone(), self.ca_certificate().to_owned());
+        Ok(Serving { address, admin, ca, server, acceptor, stop, task })
     }
 }
 
-async fn accept(server: ApiServer, listener: TcpListener, acceptor: TlsAcceptor, stop: CancellationToken) {
+async fn accept(
+    server: ApiServer,
+    listener: TcpListener,
+    acceptor: watch::Receiver<TlsAcceptor>,
+    stop: CancellationToken,
+) {
     let mut connections = JoinSet::new();
     loop {
         // Cancel-safe: accept and join_next lose nothing when dropped.
@@ -151,11 +174,12 @@ async fn accept(server: ApiServer, listener: TcpListener, acceptor: TlsAcceptor,
     connections.shutdown().await;
 }
 
-async fn connection(server: ApiServer, socket: TcpStream, acceptor: TlsAcceptor) {
+async fn connection(server: ApiServer, socket: TcpStream, mut newest: watch::Receiver<TlsAcceptor>) {
     // Small frames of streams must not wait for each other.
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "set_nodelay");
     }
+    let acceptor = newest.borrow_and_update().clone();
     let tls = match acceptor.accept(socket).await {
         Ok(tls) => tls,
         Err(error) => {
@@ -168,10 +192,20 @@ async fn connection(server: ApiServer, socket: TcpStream, acceptor: TlsAcceptor)
     let router = server.service();
     let service = hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(identity.clone());
-        router.clone().oneshot(request.map(Body::new))
+        let answer = router.clone().oneshot(request.map(Body::new));
+        let newest = newest.clone();
+        async move {
+            let mut answer = answer.await;
+            // Said with an answer: a connection that is merely closed may meet a request that is on its way.
+            if let (Ok(answer), Ok(true)) = (&mut answer, newest.has_changed()) {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            answer
+        }
     });
     let builder = auto::Builder::new(TokioExecutor::new());
-    if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(tls), service).await {
+    let ended = builder.serve_connection_with_upgrades(TokioIo::new(tls), service).await;
+    if let Err(error) = ended {
         tracing::debug!(%error, "connection");
     }
 }

@@ -164,6 +164,11 @@ impl ApiServer {
             .insert(token.into(), identity);
     }
 
+    /// Makes it stand for nobody.
+    pub fn remove_token(&self, token: &str) {
+        self.inner.static_tokens.lock().unwrap_or_else(PoisonError::into_inner).remove(token);
+    }
+
     /// Forgets the history of a resource (`pods`, `deployments.apps`): every watch from before now, and
     /// every continued list, is answered 410. Live watches go on.
     pub fn compact(&self, resource: &str) {
