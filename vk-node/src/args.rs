@@ -10,7 +10,7 @@ use crate::args::golang::GoFlags;
 use crate::config::LogFormat;
 use crate::config::scalar::{
     Address, Amount, LabelKey, LabelValue, NodeName, OperatingSystem, Period, Ratio, Socket, Text, Url,
-    parse_pair,
+    parse_pair, parse_switch,
 };
 use crate::fault::{Fault, one_line};
 
@@ -40,8 +40,9 @@ only used where neither of the three says anything.
 Go Virtual Kubelet's flags and variables are accepted. One line in the log names ours where it differs, or says \
 that it does nothing here.
 
-Exit codes: 0 after a drain, 1 when the node failed, 2 when a flag, a file, the cluster or its permissions are \
-not as they should be, 130 and 143 after a second SIGINT or SIGTERM.";
+Exit codes: 0 after a drain, 1 when the node failed or another daemon has its name, 2 when a flag, a file, the \
+cluster or its permissions are not as they should be (for check: whatever it finds), 130 and 143 after a second \
+SIGINT or SIGTERM.";
 
 /// What the daemon can be asked to do.
 #[derive(Debug, Subcommand)]
@@ -148,7 +149,7 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "KEY=VALUE:EFFECT", value_delimiter = ',', help_heading = "Node")]
     pub(crate) taint: Vec<String>,
     /// No taint at all [default: false]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Node")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_switch, help_heading = "Node")]
     pub(crate) disable_taint: Option<bool>,
     /// Capacity of the node instead of the provider's, such as cpu=16
     #[arg(long, value_name = "RESOURCE=QUANTITY", value_delimiter = ',', value_parser = parse_pair::<LabelKey, Amount>, help_heading = "Node")]
@@ -211,13 +212,13 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "ID", help_heading = "Node")]
     pub(crate) instance: Option<String>,
     /// Let the API server send exec, attach and port-forward as WebSockets to the kubelet API [default: true]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Node")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_switch, help_heading = "Node")]
     pub(crate) websocket_streams: Option<bool>,
     /// Delete the Node object when shutting down [default: false]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Node")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_switch, help_heading = "Node")]
     pub(crate) deregister: Option<bool>,
     /// Delete the node's pods from the backend when shutting down [default: false]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Node")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_switch, help_heading = "Node")]
     pub(crate) drain: Option<bool>,
     /// How long shutting down may take [default: 20s]
     #[arg(long, value_name = "DURATION", help_heading = "Node")]
@@ -236,7 +237,7 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "FILE", help_heading = "Kubelet API")]
     pub(crate) tls_private_key_file: Option<PathBuf>,
     /// Ask the cluster for the serving certificate, keep it in --cert-dir and renew it; the cluster signs for a node's own identity alone, and somebody has to approve [default: false]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Kubelet API")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_switch, help_heading = "Kubelet API")]
     pub(crate) rotate_server_certificates: Option<bool>,
     /// Certificate authority of the API server's client certificate, PEM [default: the cluster's, from kube-system/extension-apiserver-authentication]
     #[arg(long, value_name = "FILE", help_heading = "Kubelet API")]
@@ -245,10 +246,10 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Kubelet API")]
     pub(crate) trusted_client: Vec<String>,
     /// Open /stats/summary and /metrics/resource to callers without credentials [default: false]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Kubelet API")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_switch, help_heading = "Kubelet API")]
     pub(crate) anonymous_metrics: Option<bool>,
     /// Open the whole kubelet API to everyone who can reach it [default: false]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Kubelet API")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_switch, help_heading = "Kubelet API")]
     pub(crate) insecure_allow_anonymous: Option<bool>,
     /// Connections to the kubelet API at once; beyond it, one whose caller was not let in makes way for a new one [default: 4096]
     #[arg(long, value_name = "N", help_heading = "Kubelet API")]
@@ -345,7 +346,7 @@ pub(crate) fn explain(error: &clap::Error, place: &str) -> Fault {
     match first.split_once("': bad ") {
         Some((_, ours)) => {
             let (what, remedy) = ours.split_once("\": ").unwrap_or((ours, "see vk-node --help"));
-            let flag = first.split("for '--").nth(1).and_then(|rest| rest.split([' ', '\'']).next());
+            let flag = first.split("for '--").nth(1).and_then(|rest| rest.split([' ', '\'', '[']).next());
             let place = match flag {
                 Some(flag) if place.starts_with("on ") => format!("in --{flag}"),
                 _ => place.to_owned(),
@@ -353,5 +354,18 @@ pub(crate) fn explain(error: &clap::Error, place: &str) -> Fault {
             Fault::new(format!("bad {what}\""), place, remedy)
         }
         None => Fault::new(first, place, remedy),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_with_a_typing_error_is_named() {
+        let said = |word: &str| parse(["vk-node", word].map(str::to_owned)).unwrap_err().to_string();
+        assert!(said("chek").ends_with("on the command line: did you mean check?"), "{}", said("chek"));
+        assert!(said("xyzzy").ends_with("on the command line: see vk-node --help"), "{}", said("xyzzy"));
+        assert!(said("--nodenam=a").ends_with("did you mean --nodename?"), "{}", said("--nodenam=a"));
     }
 }

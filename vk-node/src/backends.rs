@@ -62,8 +62,13 @@ mod process {
     pub(super) fn build(node: &NodeSettings, source: &str) -> Result<Arc<dyn Provider>, Fault> {
         let (config, place): (ProcessConfig, String) = match &node.provider_file {
             None => (
-                load::parse_section(node.provider.settings.clone(), source, &node.provider_path)?,
-                format!("in {source} ({})", node.provider_path),
+                load::parse_section(
+                    node.provider.settings.clone(),
+                    &node.provider.lines,
+                    source,
+                    &node.provider_path,
+                )?,
+                node.provider.lines.place(&node.provider_path, source),
             ),
             Some(path) => {
                 let (text, source) =
@@ -112,9 +117,14 @@ mod mock {
     /// The settings, and where they stand.
     fn read(node: &NodeSettings, source: &str) -> Result<(MockConfig, String), Fault> {
         let Some(path) = &node.provider_file else {
-            let place = format!("in {source} ({})", node.provider_path);
+            let place = node.provider.lines.place(&node.provider_path, source);
             return Ok((
-                load::parse_section(node.provider.settings.clone(), source, &node.provider_path)?,
+                load::parse_section(
+                    node.provider.settings.clone(),
+                    &node.provider.lines,
+                    source,
+                    &node.provider_path,
+                )?,
                 place,
             ));
         };
@@ -145,7 +155,7 @@ mod tests {
     use crate::fault::Faults;
 
     fn build(yaml: &str, words: &[&str]) -> Result<(), Faults> {
-        let file = Document::parse(yaml, "vk.yaml")?.read::<File>()?;
+        let file = File::of(&Document::parse(yaml, "vk.yaml")?)?;
         let line = std::iter::once("vk-node").chain(words.iter().copied()).map(str::to_owned);
         let Parsed::Run(cli, _) = parse(line)? else { panic!("{words:?} is help") };
         let settings = Settings::merge(file, "vk.yaml".to_owned(), cli.run.flags, Environment::default())?;
@@ -160,11 +170,11 @@ mod tests {
             ("provider: mokc", "unknown provider \"mokc\" in vk.yaml (provider): did you mean \"mock\"?"),
             (
                 "provider: {mock: {capactiy: {cpu: 4}}}",
-                "unknown key \"capactiy\" in vk.yaml (provider.mock.capactiy): did you mean \"capacity\"?",
+                "unknown key \"capactiy\" in vk.yaml:1 (provider.mock.capactiy): did you mean \"capacity\"?",
             ),
             (
                 "provider: {mock: {operatingSystem: plan9}}",
-                "bad setting \"operatingSystem\" in vk.yaml (provider.mock): \"plan9\" is neither linux nor windows",
+                "bad setting \"operatingSystem\" in vk.yaml:1 (provider.mock): \"plan9\" is neither linux nor windows",
             ),
         ];
         for (yaml, line) in table {

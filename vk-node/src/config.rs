@@ -8,6 +8,7 @@ mod merge;
 mod node;
 pub(crate) mod scalar;
 pub(crate) mod settings;
+mod strict;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,10 +17,13 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
+use self::document::{Document, Lines};
 use self::scalar::{
     Address, Amount, LabelKey, LabelValue, NodeName, OperatingSystem, Period, Ratio, Socket, TaintSpec, Text,
     Url,
 };
+
+use crate::fault::Faults;
 
 /// The whole file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -45,6 +49,21 @@ pub(crate) struct File {
     pub(crate) node_defaults: Shared,
     /// The nodes of this process.
     pub(crate) nodes: Vec<Node>,
+    /// The line of each key, where the file has lines.
+    #[serde(skip)]
+    pub(crate) lines: Lines,
+}
+
+impl File {
+    /// Reads a document.
+    pub(crate) fn of(document: &Document) -> Result<Self, Faults> {
+        let mut file = Self { lines: document.lines(), ..document.read()? };
+        let own = file.nodes.iter_mut().filter_map(|node| node.provider.as_mut());
+        for section in file.provider.iter_mut().chain(own) {
+            section.lines = file.lines.clone();
+        }
+        Ok(file)
+    }
 }
 
 /// `cluster:`
@@ -241,12 +260,15 @@ pub(crate) struct ProviderSection {
     pub(crate) name: String,
     /// What stands below the name.
     pub(crate) settings: serde_json::Value,
+    /// The line of each key of the file that it was read from, for faults.
+    pub(crate) lines: Lines,
 }
 
 impl ProviderSection {
     /// That backend with its defaults.
     pub(crate) fn named(name: impl Into<String>) -> Self {
-        Self { name: name.into(), settings: serde_json::Value::Object(serde_json::Map::new()) }
+        let settings = serde_json::Value::Object(serde_json::Map::new());
+        Self { name: name.into(), settings, lines: Lines::default() }
     }
 
     /// Whether anything stands below the name.

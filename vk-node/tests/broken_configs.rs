@@ -81,6 +81,38 @@ const CASES: &[(&str, &str, &[&str])] = &[
     ("a key twice", "provider: mock\nlog: {level: info, level: debug}\n", &[]),
     ("text that is not YAML", "cluster: {kubeconfig: [\n", &[]),
     ("one name for two nodes", "provider: mock\nnodes: [{name: a}, {name: b}]\n", &["--nodename=c"]),
+    ("a list of words for a section", "provider: mock\nlog: [debug, json]\n", &[]),
+    ("a list of sections for a section", "provider: mock\nkubeletApi:\n- port: 10250\n", &[]),
+    ("a list for a node", "provider: mock\nnodes:\n- [a, 10250]\n", &[]),
+    ("a map for the nodes", "provider: mock\nnodes: {name: a}\n", &[]),
+    ("words for the nodes", "provider: mock\nnodes: [a, b]\n", &[]),
+    ("one address for a list", "provider: mock\nnodeDefaults:\n  addresses: 192.0.2.1\n", &[]),
+    ("a list at the top", "- provider: mock\n", &[]),
+    ("a list for the provider's settings", "provider:\n  mock: [1]\n", &[]),
+    (
+        "two taints of one key and effect",
+        "provider: mock\nnodes:\n- name: a\n  taints:\n  - a=b:NoSchedule\n  - {key: a, value: c, effect: NoSchedule}\n",
+        &[],
+    ),
+    ("the same on the command line", "provider: mock\n", &["--taint=a=b:NoSchedule,a=c:NoSchedule"]),
+    ("the same in a variable", "provider: mock\n", &["VK_TAINT=a:NoExecute,a=c:NoExecute"]),
+    ("a switch that is none", "provider: mock\n", &["--drain=yes", "VK_DEREGISTER=on"]),
+    ("a negative duration", "provider: mock\nnodeDefaults: {pingInterval: -10s}\n", &[]),
+    ("a duration of centuries", "provider: mock\nnodeDefaults: {leaseDuration: 99999999999h}\n", &[]),
+    ("a duration of next to nothing", "provider: mock\nnodeDefaults: {pingInterval: 1ns}\n", &[]),
+    ("more workers than memory", "provider: mock\nnodeDefaults: {podWorkers: 1000000000000}\n", &[]),
+    ("no address of a machine", "provider: mock\nnodeDefaults: {addresses: [0.0.0.0]}\n", &[]),
+    ("an address twice", "provider: mock\nnodeDefaults: {addresses: [192.0.2.1, 192.0.2.1]}\n", &[]),
+    ("half a pod", "provider: mock\nnodeDefaults: {capacity: {pods: 1.5, example.com/gpu: 500m}}\n", &[]),
+    ("a port of a URL that is none", "provider: mock\ncluster: {server: 'https://192.0.2.1:99999'}\n", &[]),
+    ("an empty name that is trusted", "provider: mock\nkubeletApi: {trustedClients: ['']}\n", &[]),
+    ("an empty version", "provider: mock\nnodeDefaults: {kubeletVersion: ''}\n", &[]),
+    ("an empty node name", "provider: mock\n", &["--nodename="]),
+    ("two documents", "provider: mock\n---\nprovider: mock\n", &[]),
+    ("a tab", "provider: mock\nlog:\n\tlevel: info\n", &[]),
+    ("an alias of nothing", "provider: mock\nlog: *nope\n", &[]),
+    ("a key that is a list", "provider: mock\n? [a]\n: b\n", &[]),
+    ("a word alone", "hello\n", &[]),
     ("a bad value of a flag", "provider: mock\n", &["--drain-timeout=20"]),
     ("an unknown flag", "provider: mock\n", &["--nodenam=a"]),
     ("bad values of variables", "provider: mock\n", &["VK_PORT=http", "VK_PING_TIMEOUT=1"]),
@@ -112,6 +144,33 @@ fn complaint(yaml: &str, words: &[&str]) -> String {
         assert!(line.starts_with("vk-node: ") && line.contains(": "), "{line}");
     }
     stderr
+}
+
+#[test]
+fn what_is_no_text_is_not_read_to_its_end() {
+    let home = tempfile::tempdir().unwrap();
+    let place = |name: &str| home.path().join(name);
+    std::fs::write(place("latin1.yaml"), b"provider: mock\ninstance: caf\xe9\n").unwrap();
+    std::fs::write(place("binary.yaml"), b"\xff\xfep\x00").unwrap();
+    std::fs::write(place("large.yaml"), vec![b'#'; 5 << 20]).unwrap();
+    for (path, end) in [
+        (place("latin1.yaml"), "line 2 is not text in UTF-8; save it as UTF-8"),
+        (place("binary.yaml"), "it is not text in UTF-8; is it the right file?"),
+        (place("large.yaml"), "it has more than the 4194304 bytes that are read; is it the right file?"),
+        ("/dev/zero".into(), "it has more than the 4194304 bytes that are read; is it the right file?"),
+        (home.path().to_owned(), "Is a directory (os error 21)"),
+        (place("none.yaml"), "there is no such file; check the path"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_vk-node"))
+            .args(["check", "--offline", "--config"])
+            .arg(&path)
+            .env_clear()
+            .output()
+            .unwrap();
+        let expected = format!("vk-node: cannot read the configuration file {}: {end}\n", path.display());
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), expected);
+        assert_eq!(output.status.code(), Some(2));
+    }
 }
 
 #[test]

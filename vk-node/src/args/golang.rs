@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::Args;
 
 use crate::args::Flags;
-use crate::config::scalar::{Period, Ratio};
+use crate::config::scalar::{Period, Ratio, parse_switch};
 
 /// Flags that only Go Virtual Kubelet has.
 #[derive(Args, Clone, Debug, Default)]
@@ -17,7 +17,7 @@ pub(crate) struct GoFlags {
     pub(crate) full_resync_period: Option<Period>,
     #[arg(long, hide = true)]
     pub(crate) client_verify_ca: Option<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_switch)]
     pub(crate) no_verify_clients: Option<bool>,
 
     #[arg(long, hide = true)]
@@ -28,13 +28,13 @@ pub(crate) struct GoFlags {
     pub(crate) metrics_addr: Option<String>,
     #[arg(long, hide = true)]
     pub(crate) namespace: Option<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_switch)]
     pub(crate) enable_node_lease: Option<bool>,
     #[arg(long, hide = true)]
     pub(crate) kube_api_qps: Option<f64>,
     #[arg(long, hide = true)]
     pub(crate) kube_api_burst: Option<i64>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_switch)]
     pub(crate) authentication_token_webhook: Option<bool>,
     #[arg(long, hide = true)]
     pub(crate) authentication_token_webhook_cache_ttl: Option<Period>,
@@ -177,6 +177,7 @@ pub(crate) fn take_klog_flags(line: impl IntoIterator<Item = String>) -> (Vec<St
 mod tests {
     use super::*;
     use crate::args::{Parsed, parse};
+    use crate::env::Environment;
 
     fn run(words: &[&str]) -> (Flags, Vec<String>) {
         let line = std::iter::once("vk-node").chain(words.iter().copied()).map(str::to_owned);
@@ -251,6 +252,35 @@ mod tests {
             let (_, notes) = run(&[flag]);
             let expected: Vec<String> = if line.is_empty() { vec![] } else { vec![(*line).to_owned()] };
             assert_eq!(notes, expected, "{flag}");
+        }
+    }
+
+    #[test]
+    fn a_switch_is_written_as_go_writes_it() {
+        for (text, on) in [
+            ("1", true),
+            ("t", true),
+            ("T", true),
+            ("true", true),
+            ("TRUE", true),
+            ("True", true),
+            ("0", false),
+            ("f", false),
+            ("F", false),
+            ("false", false),
+            ("FALSE", false),
+            ("False", false),
+        ] {
+            let (flags, _) =
+                run(&[&format!("--disable-taint={text}"), &format!("--no-verify-clients={text}")]);
+            assert_eq!((flags.disable_taint, flags.insecure_allow_anonymous), (Some(on), Some(on)), "{text}");
+            let environment = Environment::read([("VK_DRAIN".to_owned(), text.to_owned())]).unwrap();
+            assert_eq!(environment.layers[0].drain, Some(on), "{text}");
+        }
+        for text in ["yes", "tRUE", "2", "on"] {
+            let line =
+                parse(["vk-node".to_owned(), format!("--disable-taint={text}")]).unwrap_err().to_string();
+            assert_eq!(line, format!("bad switch {text:?} in --disable-taint: write true or false"));
         }
     }
 

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use crate::config::load;
+use crate::config::strict::Strict;
 use crate::fault::{Fault, Faults};
 
 /// Nobody reads further; and a file that is something else altogether must not fill the terminal.
@@ -19,6 +21,18 @@ pub(crate) struct Document {
     value: Value,
     lines: BTreeMap<String, u64>,
     source: String,
+}
+
+/// The line of each key of a file, by the key's path.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Lines(Arc<BTreeMap<String, u64>>);
+
+impl Lines {
+    /// Where a key stands: `in vk.yaml:3 (log.level)`.
+    pub(crate) fn place(&self, path: &str, source: &str) -> String {
+        let line = self.0.get(path).copied().unwrap_or_default();
+        Place { path: path.to_owned(), line }.within(source)
+    }
 }
 
 impl Document {
@@ -37,12 +51,17 @@ impl Document {
         &self.value
     }
 
+    /// The lines of its keys.
+    pub(crate) fn lines(&self) -> Lines {
+        Lines(Arc::new(self.lines.clone()))
+    }
+
     /// Turns the content into a `T`. Every key that is wrong has its line.
     pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, Faults> {
         let mut rest = Rest::of(self);
         let mut found: Vec<(u64, Fault)> = Vec::new();
         while found.len() < MOST_FAULTS {
-            let error = match serde_path_to_error::deserialize::<_, T>(rest.value.clone()) {
+            let error = match serde_path_to_error::deserialize::<_, T>(Strict(rest.value.clone())) {
                 Ok(read) if found.is_empty() => return Ok(read),
                 Ok(_) => break,
                 Err(error) => error,
@@ -277,6 +296,33 @@ mod tests {
             ]
             .map(str::to_owned)
         );
+    }
+
+    #[test]
+    fn a_list_is_not_taken_for_a_section() {
+        for (text, place) in [
+            ("- name: a\n", "in vk.yaml"),
+            ("log: [debug, json]\n", "in vk.yaml:1 (log)"),
+            ("log:\n- level: debug\n", "in vk.yaml:1 (log)"),
+            ("nodes:\n- name: a\n- [b, 10250]\n", "in vk.yaml:3 (nodes[1])"),
+            ("nodeDefaults:\n- addresses: []\n", "in vk.yaml:1 (nodeDefaults)"),
+        ] {
+            let expected = format!("wrong value, a list, {place}: expected keys with their values");
+            assert_eq!(lines(text), [expected], "{text}");
+        }
+        for (text, place) in [
+            ("nodes:\n  name: a\n", "keys with values, in vk.yaml:1 (nodes)"),
+            ("nodes: a\n", "string \"a\", in vk.yaml:1 (nodes)"),
+            (
+                "nodeDefaults:\n  addresses: 192.0.2.1\n",
+                "string \"192.0.2.1\", in vk.yaml:2 (nodeDefaults.addresses)",
+            ),
+            ("nodeDefaults:\n  taints: {a: b}\n", "keys with values, in vk.yaml:2 (nodeDefaults.taints)"),
+        ] {
+            let expected =
+                format!("wrong value, {place}: expected a list, in brackets or with a '-' before each item");
+            assert_eq!(lines(text), [expected], "{text}");
+        }
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! Reads a YAML file into a type, and tells what is wrong with it where it stands.
 
+use std::io::Read as _;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
+use crate::config::document::Lines;
+use crate::config::strict::Strict;
 use crate::fault::{Fault, nearest, one_line};
 
 /// A configuration larger than this is somebody's mistake.
@@ -22,15 +25,27 @@ pub(crate) fn read(path: &Path, role: &str) -> Result<String, Fault> {
         };
         Fault::new(format!("cannot read {role}"), place.clone(), remedy)
     };
-    let size = std::fs::metadata(path).map_err(failed)?.len();
-    if size > MAX_BYTES {
+    // What has no size, such as a pipe or a device, is read no further than that either.
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(failed)?;
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_BYTES {
         return Err(Fault::new(
             format!("cannot read {role}"),
             place,
-            format!("it has {size} bytes, more than the {MAX_BYTES} that are read; is it the right file?"),
+            format!("it has more than the {MAX_BYTES} bytes that are read; is it the right file?"),
         ));
     }
-    std::fs::read_to_string(path).map_err(failed)
+    String::from_utf8(bytes).map_err(|error| {
+        let remedy = match error.utf8_error().valid_up_to() {
+            0 => "it is not text in UTF-8; is it the right file?".to_owned(),
+            good => {
+                let line = error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count() + 1;
+                format!("line {line} is not text in UTF-8; save it as UTF-8")
+            }
+        };
+        Fault::new(format!("cannot read {role}"), path.display().to_string(), remedy)
+    })
 }
 
 /// The same for the configuration file of a process that runs, whose threads must not wait for a disk.
@@ -73,13 +88,20 @@ pub(crate) fn parse<T: DeserializeOwned + Default>(text: &str, source: &str) -> 
 #[cfg_attr(not(feature = "mock"), allow(dead_code, reason = "for backends, and none is built in"))]
 pub(crate) fn parse_section<T: DeserializeOwned>(
     value: serde_json::Value,
+    lines: &Lines,
     source: &str,
     path: &str,
 ) -> Result<T, Fault> {
-    serde_path_to_error::deserialize::<_, T>(value).map_err(|error| {
+    serde_path_to_error::deserialize::<_, T>(Strict(value)).map_err(|error| {
         let below = error.path().to_string();
-        let whole = if below == "." { path.to_owned() } else { format!("{path}.{below}") };
-        explain_value(&error.into_inner().to_string(), format!("in {source} ({whole})"))
+        // The tracker's signs for the section itself, and for a key it did not get to see.
+        let below = below.trim_matches('.').trim_end_matches('?').trim_end_matches('.');
+        let whole = match below {
+            "" => path.to_owned(),
+            below if below.starts_with('[') => format!("{path}{below}"),
+            below => format!("{path}.{below}"),
+        };
+        explain_value(&error.into_inner().to_string(), lines.place(&whole, source))
     })
 }
 
@@ -109,13 +131,22 @@ pub(crate) fn explain_value(message: &str, place: String) -> Fault {
             message.strip_prefix(kind).and_then(|rest| rest.rsplit_once(", expected "))
         {
             return Fault::new(
-                format!("wrong value, {},", unexpected.replace('`', "")),
+                format!("wrong value, {},", found_in_words(&unexpected.replace('`', ""))),
                 place,
                 format!("expected {}", in_words(expected)),
             );
         }
     }
     split_message(&message, place)
+}
+
+/// The same for what a key has.
+fn found_in_words(found: &str) -> &str {
+    match found {
+        "map" => "keys with values",
+        "sequence" => "a list",
+        other => other,
+    }
 }
 
 /// Rust's names of what a key takes, as a reader of YAML knows them.
@@ -126,6 +157,8 @@ fn in_words(expected: &str) -> &str {
         "u32" | "u64" | "usize" => "a whole number, 0 or more",
         "f64" => "a number",
         "a boolean" => "true or false",
+        "a sequence" => "a list, in brackets or with a '-' before each item",
+        "a map" => "keys with their values",
         other if other.starts_with("struct ") => "keys with their values",
         other => other,
     }
@@ -171,7 +204,13 @@ fn explain(error: &serde_saphyr::Error, path: &str, source: &str) -> Fault {
         other => {
             // The location is in `place` already.
             let text = one_line(&other.to_string());
-            let text = text.split(" at line ").next().unwrap_or_default().to_owned();
+            let text = match text.split(" at line ").next().unwrap_or_default() {
+                several if several.starts_with("multiple YAML documents") => {
+                    "one document is read: remove the others"
+                }
+                "expected string scalar" => "a key is a word, not a list or a map",
+                text => text,
+            };
             Fault::new("bad YAML", place, text)
         }
     }
@@ -297,8 +336,11 @@ mod tests {
             size: Option<u8>,
             colour: Option<String>,
         }
-        let fault =
-            |value| parse_section::<Backend>(value, "vk.yaml", "provider.mock").unwrap_err().to_string();
+        let fault = |value| {
+            parse_section::<Backend>(value, &Lines::default(), "vk.yaml", "provider.mock")
+                .unwrap_err()
+                .to_string()
+        };
         assert_eq!(
             fault(serde_json::json!({"color": "red"})),
             "unknown key \"color\" in vk.yaml (provider.mock.color): did you mean \"colour\"?"
@@ -306,6 +348,10 @@ mod tests {
         assert!(
             fault(serde_json::json!({"size": 300})).contains("in vk.yaml (provider.mock.size)"),
             "the path is there"
+        );
+        assert_eq!(
+            fault(serde_json::json!([1, "red"])),
+            "wrong value, a list, in vk.yaml (provider.mock): expected keys with their values"
         );
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn merge(
     let mut faults = Faults::default();
     let mut notes = flags.translate();
     notes.extend(environment.notes);
-    let mut draft = Draft::from_file(file, source);
+    let mut draft = Draft::from_file(file, source, &mut faults);
     for layer in std::iter::once(flags).chain(environment.layers) {
         draft.apply(layer, &mut notes, &mut faults);
     }
@@ -71,7 +71,7 @@ struct DraftNode {
 }
 
 impl Draft {
-    fn from_file(file: File, source: String) -> Self {
+    fn from_file(file: File, source: String, faults: &mut Faults) -> Self {
         let doubled = file.provider_config.as_ref().and_then(|_| {
             let own = file.nodes.iter().filter_map(|node| node.provider.as_ref());
             let section = file.provider.iter().chain(own).find(|section| section.has_settings())?;
@@ -81,6 +81,17 @@ impl Draft {
             let path = format!("provider.{}", section.name);
             (section, path)
         });
+        let all = file
+            .nodes
+            .iter()
+            .enumerate()
+            .map(|(index, node)| (format!("nodes[{index}].taints"), &node.taints));
+        for (path, taints) in all.chain([("nodeDefaults.taints".to_owned(), &file.node_defaults.taints)]) {
+            for (index, what) in doubled_taints(taints.as_deref().unwrap_or_default()) {
+                let path = format!("{path}[{index}]");
+                faults.push(Fault::new(what, file.lines.place(&path, &source), "keep one"));
+            }
+        }
         let mut nodes: Vec<DraftNode> = file
             .nodes
             .into_iter()
@@ -229,6 +240,9 @@ impl Draft {
                 self.taint.key = Some(key);
             }
         }
+        if let Some((_, what)) = doubled_taints(&taints).next() {
+            return Err(Fault::new(what, "in --taint or VK_TAINT", "keep one"));
+        }
         Ok((!taints.is_empty()).then_some(taints))
     }
 
@@ -275,6 +289,13 @@ impl Draft {
                 "connectTimeout of 0",
                 place("cluster.connectTimeout", &self.source),
                 "give the API server some time, such as 10s",
+            ));
+        }
+        if self.kubelet_api.trusted_clients.iter().any(|name| name.trim().is_empty()) {
+            faults.push(Fault::new(
+                "an empty name among trustedClients",
+                place("kubeletApi.trustedClients", &self.source),
+                "write the common name of a client certificate",
             ));
         }
         let log = LogSettings {
@@ -522,6 +543,18 @@ impl DraftNode {
         });
         Self { name: Some(node.name), port: node.port, provider: own.or_else(|| provider.cloned()), shared }
     }
+}
+
+/// Taints with a key and an effect that an earlier one has: the API server takes no such node.
+fn doubled_taints(taints: &[TaintSpec]) -> impl Iterator<Item = (usize, String)> + '_ {
+    let same = |a: &TaintSpec, b: &TaintSpec| (&a.0.key, &a.0.effect) == (&b.0.key, &b.0.effect);
+    taints
+        .iter()
+        .enumerate()
+        .filter(move |(index, taint)| taints[..*index].iter().any(|other| same(other, taint)))
+        .map(|(index, TaintSpec(taint))| {
+            (index, format!("two taints with the key {:?} and the effect {}", taint.key, taint.effect))
+        })
 }
 
 fn place(path: &str, source: &str) -> String {

@@ -1,10 +1,18 @@
 //! A node's section, turned into the library's settings.
 
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use vk_core::config::NodeConfig;
 
 use crate::config::Shared;
 use crate::config::scalar::{Address, Amount, LabelKey, LabelValue, Period, TaintSpec, Text};
 use crate::env::TaintParts;
+
+/// What is done more often than this is done without a pause.
+const SHORTEST: Duration = Duration::from_millis(10);
+/// Of workers and calls.
+const MOST: usize = 100_000;
 
 /// The taint of a node that was told none.
 pub(super) struct DefaultTaint<'a> {
@@ -59,6 +67,8 @@ impl Shared {
                 if let Some(Period(value)) = self.$field {
                     if value.is_zero() {
                         faults.push(($key, format!("{} of 0", $key), "give it a length, such as 10s"));
+                    } else if value < SHORTEST {
+                        faults.push(($key, format!("{} of {value:?}", $key), "give it at least 10ms"));
                     } else {
                         config.$field = value;
                     }
@@ -102,6 +112,36 @@ impl Shared {
             if value == 0 {
                 faults.push((key, format!("{key} of 0"), "allow at least 1"));
             }
+            if value > MOST {
+                faults.push((
+                    key,
+                    format!("{key} of {value}"),
+                    "allow at most 100000: each one costs memory",
+                ));
+            }
+        }
+        if config.kubelet_version.as_deref().is_some_and(|version| version.trim().is_empty()) {
+            faults.push((
+                "kubeletVersion",
+                "an empty kubeletVersion".to_owned(),
+                "write one, or leave it out",
+            ));
+        }
+        let addresses = &config.addresses;
+        for (index, address) in addresses.iter().enumerate() {
+            if address.is_unspecified() || address.is_multicast() {
+                let what = format!("{address} for a node's address");
+                faults.push(("addresses", what, "name one that the API server reaches this machine at"));
+            }
+            if addresses[..index].contains(address) {
+                faults.push(("addresses", format!("{address} twice"), "keep one"));
+            }
+        }
+        for (resource, Quantity(amount)) in &config.capacity {
+            if counts_whole_things(resource) && amount.contains(['.', 'm', 'u', 'n']) {
+                let what = format!("{resource} of {amount}");
+                faults.push(("capacity", what, "it is counted in whole things: write a whole number"));
+            }
         }
         if config.mass_absence_percent > 100 {
             let what = format!("massAbsencePercent of {}", config.mass_absence_percent);
@@ -119,6 +159,14 @@ impl Shared {
             faults.push(("minBackoff", what, "make it the smaller one"));
         }
         (config, faults)
+    }
+}
+
+/// Pods, and what somebody else's name stands for: the API server takes no parts of them.
+fn counts_whole_things(resource: &str) -> bool {
+    match resource.split_once('/') {
+        Some((prefix, _)) => prefix != "kubernetes.io" && !prefix.ends_with(".kubernetes.io"),
+        None => resource == "pods",
     }
 }
 

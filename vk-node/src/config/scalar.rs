@@ -58,6 +58,9 @@ scalar!(Period, Amount, NodeName, LabelKey, LabelValue, Text, Address, Socket, U
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Period(pub(crate) Duration);
 
+/// Beyond it clocks run out of numbers, and patience is somebody's typing error.
+const LONGEST: Duration = Duration::from_hours(366 * 24);
+
 impl FromStr for Period {
     type Err = String;
 
@@ -65,9 +68,15 @@ impl FromStr for Period {
         if text != "0" && !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
             return Err(format!("bad duration {text:?}: it has no unit; write {text}s, {text}m or {text}ms"));
         }
-        humantime::parse_duration(text)
-            .map(Self)
-            .map_err(|_| format!("bad duration {text:?}: write it like 300ms, 30s, 1m30s or 1h"))
+        if text.starts_with('-') {
+            return Err(format!("bad duration {text:?}: it cannot be negative"));
+        }
+        let period = humantime::parse_duration(text)
+            .map_err(|_| format!("bad duration {text:?}: write it like 300ms, 30s, 1m30s or 1h"))?;
+        if period > LONGEST {
+            return Err(format!("bad duration {text:?}: it is longer than a year"));
+        }
+        Ok(Self(period))
     }
 }
 
@@ -258,6 +267,15 @@ impl<'de> Deserialize<'de> for TaintSpec {
     }
 }
 
+/// A switch of a flag or a variable, in any of the spellings of Go's `strconv.ParseBool`.
+pub(crate) fn parse_switch(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(format!("bad switch {text:?}: write true or false")),
+    }
+}
+
 /// `key=value` of a flag.
 pub(crate) fn parse_pair<K, V>(text: &str) -> Result<(K, V), String>
 where
@@ -320,9 +338,16 @@ impl FromStr for Url {
         text.parse::<http::Uri>()
             .ok()
             .filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
+            // A port that is no number, or too large a one, is otherwise taken for none.
+            .filter(|uri| uri.port_u16().is_some() || !uri.authority().is_some_and(has_port))
             .map(Self)
             .ok_or_else(|| format!("bad URL {text:?}: write it like https://192.0.2.1:6443"))
     }
+}
+
+fn has_port(authority: &http::uri::Authority) -> bool {
+    let place = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, place)| place);
+    place.len() > authority.host().len()
 }
 
 /// A share, 0 to 1.

@@ -147,7 +147,7 @@ impl Settings {
         environment: Environment,
     ) -> Result<Self, Faults> {
         let document = Document::parse(text, &source)?;
-        Self::merge(document.read::<File>()?, source, args.flags.clone(), environment)
+        Self::merge(File::of(&document)?, source, args.flags.clone(), environment)
     }
 
     /// The file that flags or environment name.
@@ -176,7 +176,7 @@ mod tests {
     use crate::args::{Parsed, parse};
 
     fn merge(yaml: &str, words: &[&str], variables: &[(&str, &str)]) -> Result<Settings, Faults> {
-        let file = Document::parse(yaml, "vk.yaml")?.read::<File>()?;
+        let file = File::of(&Document::parse(yaml, "vk.yaml")?)?;
         let line = std::iter::once("vk-node").chain(words.iter().copied()).map(str::to_owned);
         let Parsed::Run(cli, _) = parse(line)? else { panic!("{words:?} is help") };
         let environment = Environment::read(
