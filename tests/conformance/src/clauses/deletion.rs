@@ -1,0 +1,108 @@
+//! Deletion: the grace period, the last exit code, and what comes after the end.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use vk_core::provider::{ExitStatus, Feature};
+
+use crate::bench::Bench;
+use crate::check::{Check, demand, fail};
+use crate::journal::is_running;
+use crate::pods::Plan;
+use crate::subject::Work;
+
+/// Longer than anything in a test pod takes.
+const AMPLE: Duration = Duration::from_secs(60);
+
+/// A process that takes a part of its grace period to end is let.
+pub async fn the_grace_period_is_granted(bench: &Bench) -> Check {
+    let pod = bench.running(Work::Farewell { seconds: 3, code: 5 }).await?;
+    let began = Instant::now();
+    let since = bench.delete(&pod.pod, AMPLE).await?;
+    bench.until_over(&pod.pod, since, AMPLE + bench.patience().stop).await?;
+    let took = began.elapsed();
+    demand!(took >= Duration::from_secs(2), "it takes 3 s of its minute to end, and was gone after {took:?}");
+    Ok(())
+}
+
+/// A process that does not end is killed when its grace period is over.
+pub async fn the_grace_period_ends(bench: &Bench) -> Check {
+    let pod = bench.running(Work::Deaf).await?;
+    let grace = Duration::from_secs(2);
+    let since = bench.delete(&pod.pod, grace).await?;
+    let within = grace + bench.patience().stop;
+    bench.until_over(&pod.pod, since, within).await.map(drop).or_else(|_| {
+        fail(format!("a process that heeds no signal had 2 s of grace, and runs after {within:?}"))
+    })
+}
+
+/// A grace period of zero kills at once.
+pub async fn no_grace_kills_at_once(bench: &Bench) -> Check {
+    let pod = bench.running(Work::Deaf).await?;
+    let since = bench.delete(&pod.pod, Duration::ZERO).await?;
+    let within = bench.patience().stop;
+    bench
+        .until_over(&pod.pod, since, within)
+        .await
+        .map(drop)
+        .or_else(|_| fail(format!("deleted with no grace, it is there after {within:?}")))
+}
+
+/// A second deletion with a shorter grace period shortens the first.
+pub async fn a_shorter_grace_is_heeded(bench: &Bench) -> Check {
+    let pod = bench.running(Work::Deaf).await?;
+    bench.delete(&pod.pod, Duration::from_hours(1)).await?;
+    let since = bench.delete(&pod.pod, Duration::from_secs(1)).await?;
+    let within = Duration::from_secs(1) + bench.patience().stop;
+    bench
+        .until_over(&pod.pod, since, within)
+        .await
+        .map(drop)
+        .or_else(|_| fail(format!("its hour of grace was cut to 1 s, and it is there after {within:?}")))
+}
+
+/// The exit code of a process that was asked to end, and took its time, is told.
+pub async fn the_last_exit_code_is_told(bench: &Bench) -> Check {
+    let pod = bench.running(Work::Farewell { seconds: 3, code: 5 }).await?;
+    let since = bench.mark();
+    bench.delete(&pod.pod, AMPLE).await?;
+    bench.until_over(&pod.pod, since, AMPLE + bench.patience().stop).await?;
+    let sights = bench.sights(&pod.pod, since);
+    let told = sights.ends().any(|end| matches!(end.exit, ExitStatus::Code(_)));
+    demand!(told, "the pod was stopped, and how its container ended was not told; {}", sights.last());
+    Ok(())
+}
+
+/// Once a pod is told to be gone, nothing of it runs.
+pub async fn nothing_runs_after_the_end(bench: &Bench) -> Check {
+    let pod = bench.running(Work::Farewell { seconds: 5, code: 0 }).await?;
+    let since = bench.mark();
+    bench.delete(&pod.pod, AMPLE).await?;
+    let sights = bench.until_over(&pod.pod, since, AMPLE + bench.patience().stop).await?;
+    let end = bench.mark();
+    bench.quiet().await;
+    let later = bench.sights(&pod.pod, end);
+    demand!(
+        later.running().next().is_none(),
+        "it was told to be gone ({}), and runs: {}",
+        sights.last(),
+        later.last()
+    );
+    Ok(())
+}
+
+/// A deleted pod does not come back, whatever its restart policy.
+pub async fn a_deleted_pod_does_not_come_back(bench: &Bench) -> Check {
+    if bench.needs(Feature::Restarts).is_err() {
+        return crate::check::skip("the provider restarts nothing (Feature::Restarts)");
+    }
+    let pod = bench.run(&Plan::of(Work::Forever).restarted("Always")).await?;
+    let since = bench.delete(&pod.pod, AMPLE).await?;
+    bench.until_over(&pod.pod, since, AMPLE + bench.patience().stop).await?;
+    let end = bench.mark();
+    bench.quiet().await;
+    bench.quiet().await;
+    let later = bench.sights(&pod.pod, end);
+    demand!(!later.runtimes().any(is_running), "it was deleted and gone, and runs again: {}", later.last());
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! Stats: figures that only grow, and none that are made up.
+
+use std::collections::BTreeMap;
+
+use tokio::time::{Instant, sleep};
+use vk_core::provider::{PodStats, PodUsage, Provider, ResolvedPod, Usage};
+
+use crate::bench::Bench;
+use crate::check::{Check, demand, fail, skip};
+use crate::subject::Work;
+
+fn capability(provider: &dyn Provider) -> Check<&dyn PodStats> {
+    provider.stats().map_or_else(|| skip("the provider measures nothing (Provider::stats)"), Ok)
+}
+
+async fn usage(bench: &Bench) -> Check<Usage> {
+    let provider = bench.provider();
+    let stats = capability(&*provider)?;
+    bench.call("usage", || stats.usage()).await
+}
+
+/// A pod that runs, and its first figures.
+async fn measured(bench: &Bench) -> Check<(ResolvedPod, PodUsage)> {
+    capability(&*bench.provider())?;
+    let pod = bench.running(Work::Forever).await?;
+    let deadline = Instant::now() + bench.patience().tell;
+    loop {
+        let found = usage(bench).await?.pods.into_iter().find(|found| found.pod.uid == pod.pod.uid);
+        if let Some(found) = found {
+            return Ok((pod, found));
+        }
+        if Instant::now() >= deadline {
+            return fail(format!("a pod runs, and has no figures within {:?}", bench.patience().tell));
+        }
+        sleep(bench.patience().poll).await;
+    }
+}
+
+/// Counters by name, and the times at which they were read, in nanoseconds.
+fn counters(usage: &PodUsage) -> BTreeMap<String, i128> {
+    let mut all = BTreeMap::new();
+    let mut note = |name: String, value: Option<u64>| {
+        if let Some(value) = value {
+            all.insert(name, i128::from(value));
+        }
+    };
+    let cpu = |usage: Option<&vk_core::provider::CpuUsage>| usage.and_then(|cpu| cpu.usage_core_nano_seconds);
+    note("cpu of the pod".to_owned(), cpu(usage.cpu.as_ref()));
+    for container in &usage.containers {
+        note(format!("cpu of container {}", container.name), cpu(container.cpu.as_ref()));
+    }
+    if let Some(network) = &usage.network {
+        note("bytes received".to_owned(), network.rx_bytes);
+        note("bytes sent".to_owned(), network.tx_bytes);
+    }
+    for container in &usage.containers {
+        if let Some(cpu) = &container.cpu {
+            all.insert(format!("time of container {}'s figures", container.name), cpu.time.as_nanosecond());
+        }
+    }
+    all
+}
+
+/// What is counted never goes back while a container runs, and neither do the times of the samples.
+pub async fn counters_never_go_back(bench: &Bench) -> Check {
+    let (pod, first) = measured(bench).await?;
+    let mut before = counters(&first);
+    for _ in 0..3 {
+        sleep(bench.patience().poll).await;
+        let found = usage(bench).await?.pods.into_iter().find(|found| found.pod.uid == pod.pod.uid);
+        let Some(found) = found else { return fail("a pod that runs has no figures any more") };
+        let now = counters(&found);
+        for (name, value) in &now {
+            let went_back = before.get(name).is_some_and(|before| value < before);
+            demand!(!went_back, "{name}: {} at first, {value} later", before[name]);
+        }
+        before = now;
+    }
+    Ok(())
+}
+
+/// A figure that is not known is absent: nothing that runs has zero bytes of memory or has used no processor time.
+pub async fn what_is_unknown_is_not_zero(bench: &Bench) -> Check {
+    let (_, usage) = measured(bench).await?;
+    for container in &usage.containers {
+        let memory = container.memory.as_ref();
+        let figures = [
+            ("workingSetBytes", memory.and_then(|memory| memory.working_set_bytes)),
+            ("usageBytes", memory.and_then(|memory| memory.usage_bytes)),
+            ("rssBytes", memory.and_then(|memory| memory.rss_bytes)),
+            ("usageCoreNanoSeconds", container.cpu.as_ref().and_then(|cpu| cpu.usage_core_nano_seconds)),
+        ];
+        for (name, value) in figures {
+            demand!(value != Some(0), "container {} runs, and its {name} is 0", container.name);
+        }
+    }
+    Ok(())
+}
+
+/// Figures are of this node's pods only, each of them once.
+pub async fn each_pod_is_measured_once(bench: &Bench) -> Check {
+    let (pod, _) = measured(bench).await?;
+    let usage = usage(bench).await?;
+    let times = usage.pods.iter().filter(|found| found.pod.uid == pod.pod.uid).count();
+    demand!(times == 1, "the pod is measured {times} times");
+    Ok(())
+}

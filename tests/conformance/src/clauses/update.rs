@@ -1,0 +1,47 @@
+//! Update: the whole desired pod is given, and the backend compares.
+
+use vk_core::provider::{Error, PodUpdate, Provider};
+
+use super::idempotence::run_of;
+use crate::bench::Bench;
+use crate::check::{Check, demand, fail, skip};
+use crate::pods::Plan;
+use crate::subject::Work;
+
+fn capability(provider: &dyn Provider) -> Check<&dyn PodUpdate> {
+    provider.update().map_or_else(|| skip("the provider updates nothing (Provider::update)"), Ok)
+}
+
+/// A pod that is given again as it is goes on as it does.
+pub async fn an_update_without_a_change_changes_nothing(bench: &Bench) -> Check {
+    let provider = bench.provider();
+    let update = capability(&*provider)?;
+    let pod = bench.running(Work::Forever).await?;
+    let before = run_of(bench, &pod.pod, 0);
+    let since = bench.mark();
+    bench.call("update_pod", || update.update_pod(&pod)).await?;
+    bench.quiet().await;
+    let sights = bench.sights(&pod.pod, since);
+    demand!(!sights.is_over(), "given again as it is, the pod came to its end: {}", sights.last());
+    let after = run_of(bench, &pod.pod, since).or_else(|| before.clone());
+    demand!(
+        before == after,
+        "given again as it is, its container was started again: {before:?}, then {after:?}"
+    );
+    Ok(())
+}
+
+/// An update of a pod that is not there is `NotFound`, and makes none.
+pub async fn an_update_of_an_unknown_pod_is_not_found(bench: &Bench) -> Check {
+    let provider = bench.provider();
+    let update = capability(&*provider)?;
+    let pod = bench.draft(&Plan::of(Work::Forever))?;
+    bench.remember(&pod);
+    match bench.attempt("update_pod", update.update_pod(&pod)).await? {
+        Err(Error::NotFound { .. }) => Ok(()),
+        Err(error) => {
+            fail(format!("there is no such pod, and the error is {}: {}", error.reason(), error.chain()))
+        }
+        Ok(()) => fail("there is no such pod, and update_pod is Ok"),
+    }
+}
