@@ -71,6 +71,9 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 pub use self::error::{Error, Result, Retry};
+pub use self::fields::{
+    Field, FieldSupport, Finding, IgnoredFields, Owner, Support, UnknownField, unsupported,
+};
 pub use self::identity::{ContainerRef, PodRef, PodUid};
 pub use self::io::{
     Duplex, ExecIo, ExitStatus, LogEntry, LogOptions, LogOutput, LogSelection, LogStart, LogStream, Reader,
@@ -96,6 +99,7 @@ pub(crate) use self::wrap::fake;
 pub use self::wrap::{Delayed, Delays, Faults, Faulty, Limited, Limits, Verb};
 
 mod error;
+pub mod fields;
 mod identity;
 mod io;
 mod macros;
@@ -121,6 +125,11 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     /// What the backend does by itself. What is not in the set, the node does (or, while it cannot,
     /// refuses aloud).
     fn native(&self) -> Features;
+
+    /// What it does with each field of a pod. What it does not honour, a pod that asks for it is refused for, before
+    /// [`create_pod`](Self::create_pod) is called; what depends on more than the field itself, `create_pod` refuses.
+    /// The same for as long as the provider is there. See [`fields`].
+    fn fields(&self) -> &FieldSupport;
 
     /// Capacity, platform and health of the node, asked at registration and then on every
     /// [ping interval](crate::config::NodeConfig::ping_interval).

@@ -37,14 +37,14 @@ use vk_core::containers::{
     LONGEST_TERMINATION_MESSAGE, RunExit, SandboxRecord,
 };
 use vk_core::provider::{
-    ContainerAttach, ContainerExec, ContainerLogs, ContainerRef, Duplex, Error, ExecIo, ExitStatus, LogEntry,
-    LogOptions, LogSelection, LogStream, NodeInfo, PodRef, PodStats, PodUid, PortForward, PullCredential,
-    ResolvedPod, ResolvedVolume, Result, VolumeContent,
+    ContainerAttach, ContainerExec, ContainerLogs, ContainerRef, Duplex, Error, ExecIo, ExitStatus,
+    FieldSupport, LogEntry, LogOptions, LogSelection, LogStream, NodeInfo, PodRef, PodStats, PodUid,
+    PortForward, PullCredential, ResolvedPod, ResolvedVolume, Result, VolumeContent,
 };
 
 use self::files::Files;
 use self::process::Process;
-use crate::ids;
+use crate::{fields, ids};
 
 /// Events that a watcher may be behind before it is given a listing instead.
 const BACKLOG: usize = 4096;
@@ -175,6 +175,10 @@ impl MockContainers {
 impl ContainerBackend for MockContainers {
     fn name(&self) -> &'static str {
         "mock"
+    }
+
+    fn fields(&self) -> &FieldSupport {
+        &fields::OF_CONTAINERS
     }
 
     async fn node_info(&self) -> Result<NodeInfo> {

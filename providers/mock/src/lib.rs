@@ -90,6 +90,7 @@ mod alarms;
 mod backend;
 mod config;
 mod containers;
+mod fields;
 mod ids;
 mod journal;
 mod ledger;

@@ -10,13 +10,13 @@ use futures::stream::BoxStream;
 use vk_core::clock::Clock;
 use vk_core::provider::{
     ContainerAttach, ContainerExec, ContainerLogs, ContainerRef, Duplex, ExecIo, ExitStatus, Feature,
-    Features, LogOptions, LogStream, NodeInfo, ObservedPod, PodEvent, PodPrepare, PodRef, PodStats,
-    PodUpdate, PortForward, Provider, ResolvedPod, Result, Usage, Verb,
+    Features, FieldSupport, LogOptions, LogStream, NodeInfo, ObservedPod, PodEvent, PodPrepare, PodRef,
+    PodStats, PodUpdate, PortForward, Provider, ResolvedPod, Result, Usage, Verb,
 };
 
 use crate::backend::MockBackend;
 use crate::config::{ConfigError, MockConfig};
-use crate::{ids, logs, streams, usage, watch};
+use crate::{fields, ids, logs, streams, usage, watch};
 
 /// A node's connection to a [`MockBackend`]. Dropping it leaves the pods running.
 #[derive(Debug)]
@@ -68,6 +68,22 @@ impl MockProvider {
     }
 }
 
+/// Probes and hooks are native in the sense of the play: they have the outcome that the script says.
+pub(crate) fn native() -> Features {
+    Features::of(&[
+        Feature::Restarts,
+        Feature::InitOrder,
+        Feature::Sidecars,
+        Feature::LivenessProbes,
+        Feature::ReadinessProbes,
+        Feature::StartupProbes,
+        Feature::PostStart,
+        Feature::PreStop,
+        Feature::ActiveDeadline,
+        Feature::TerminationMessages,
+    ])
+}
+
 #[async_trait]
 impl Provider for MockProvider {
     fn name(&self) -> &'static str {
@@ -75,19 +91,11 @@ impl Provider for MockProvider {
     }
 
     fn native(&self) -> Features {
-        // Probes and hooks are native in the sense of the play: they have the outcome that the script says.
-        Features::of(&[
-            Feature::Restarts,
-            Feature::InitOrder,
-            Feature::Sidecars,
-            Feature::LivenessProbes,
-            Feature::ReadinessProbes,
-            Feature::StartupProbes,
-            Feature::PostStart,
-            Feature::PreStop,
-            Feature::ActiveDeadline,
-            Feature::TerminationMessages,
-        ])
+        native()
+    }
+
+    fn fields(&self) -> &FieldSupport {
+        &fields::OF_PODS
     }
 
     async fn node_info(&self) -> Result<NodeInfo> {

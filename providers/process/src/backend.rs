@@ -23,11 +23,12 @@ use vk_core::containers::{
 };
 use vk_core::provider::{
     ContainerAttach, ContainerExec, ContainerLogs, ContainerRef, Duplex, Error, ExecIo, ExitStatus,
-    LogOptions, LogStream, NodeInfo, PodRef, PodStats, PodUid, PortForward, PullCredential, ResolvedPod,
-    ResolvedVolume, Result,
+    FieldSupport, LogOptions, LogStream, NodeInfo, PodRef, PodStats, PodUid, PortForward, PullCredential,
+    ResolvedPod, ResolvedVolume, Result,
 };
 
 use crate::config::{ConfigError, ImageConfig, ProcessConfig};
+use crate::fields::FIELDS;
 use crate::helper::{Bind, Launch, Process};
 use crate::images::Images;
 use crate::network::Network;
@@ -270,6 +271,10 @@ fn check_profile(spec: &ContainerSpec) -> Result<()> {
 impl ContainerBackend for ProcessBackend {
     fn name(&self) -> &'static str {
         "process"
+    }
+
+    fn fields(&self) -> &FieldSupport {
+        &FIELDS
     }
 
     async fn node_info(&self) -> Result<NodeInfo> {

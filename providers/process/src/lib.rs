@@ -36,6 +36,7 @@ mod busybox;
 mod config;
 mod etc;
 mod exec;
+mod fields;
 mod helper;
 mod images;
 mod log;

@@ -1,6 +1,6 @@
 //! A node's presence in the cluster: registration, lease, heartbeat, on the in-memory API server in paused time.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,8 +25,9 @@ use vk_core::node::{
     RegisterError, deregister, ensure_registered,
 };
 use vk_core::provider::{
-    ContainerAttach, ContainerExec, ContainerLogs, Error, Features, Health, NodeInfo, ObservedPod, PodEvent,
-    PodPrepare, PodRef, PodStats, PodUpdate, PortForward, Provider, ResolvedPod, Result,
+    ContainerAttach, ContainerExec, ContainerLogs, Error, Features, FieldSupport, Health, NodeInfo,
+    ObservedPod, PodEvent, PodPrepare, PodRef, PodStats, PodUpdate, PortForward, Provider, ResolvedPod,
+    Result,
 };
 
 const NAME: &str = "virtual-1";
@@ -65,6 +66,11 @@ impl Provider for Backend {
     }
     fn native(&self) -> Features {
         Features::NONE
+    }
+    fn fields(&self) -> &FieldSupport {
+        static NOTHING: LazyLock<FieldSupport> =
+            LazyLock::new(|| FieldSupport::of_pods("mock", Features::NONE));
+        &NOTHING
     }
     async fn node_info(&self) -> Result<NodeInfo> {
         let answer = match &*self.0.lock().unwrap() {

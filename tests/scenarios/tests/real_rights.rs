@@ -23,8 +23,9 @@ use tokio::time::{Instant, sleep};
 use vk_core::api::tls::Serving;
 use vk_core::api::{Access, ClientCa, KubeReviewer, Limits};
 use vk_core::provider::{
-    ContainerAttach, ContainerExec, ContainerLogs, Error, Feature, Features, NodeInfo, ObservedPod, PodEvent,
-    PodPrepare, PodRef, PodStats, PodUpdate, PortForward, Provider, ResolvedPod, Result as Answer,
+    ContainerAttach, ContainerExec, ContainerLogs, Error, Feature, Features, FieldSupport, NodeInfo,
+    ObservedPod, PodEvent, PodPrepare, PodRef, PodStats, PodUpdate, PortForward, Provider, ResolvedPod,
+    Result as Answer,
 };
 use vk_core::{ApiServer, Node, Shutdown};
 use vk_mock::MockProvider;
@@ -54,6 +55,9 @@ impl Provider for WithFiles {
         let files = [Feature::Files, Feature::FileUpdates];
         let own = Feature::ALL.into_iter().filter(|feature| self.0.native().contains(*feature));
         Features::of(&own.chain(files).collect::<Vec<_>>())
+    }
+    fn fields(&self) -> &FieldSupport {
+        self.0.fields()
     }
     async fn node_info(&self) -> Answer<NodeInfo> {
         self.0.node_info().await

@@ -24,8 +24,8 @@ use crate::clock::Clock;
 use crate::pods::PodLookup;
 use crate::provider::{
     ContainerAttach, ContainerExec, ContainerLogs, ContainerRef, Duplex, Error, ExecIo, ExitStatus, Features,
-    LogEntry, LogOptions, LogOutput, LogStream, NodeInfo, ObservedPod, PodEvent, PodPrepare, PodRef,
-    PodStats, PodUpdate, PortForward, Provider, ResolvedPod, Result, Usage,
+    FieldSupport, LogEntry, LogOptions, LogOutput, LogStream, NodeInfo, ObservedPod, PodEvent, PodPrepare,
+    PodRef, PodStats, PodUpdate, PortForward, Provider, ResolvedPod, Result, Usage,
 };
 
 type OpenLog = Box<dyn Fn() -> Result<LogStream> + Send + Sync>;
@@ -62,6 +62,9 @@ impl Provider for Backend {
     }
     fn native(&self) -> Features {
         Features::NONE
+    }
+    fn fields(&self) -> &FieldSupport {
+        &crate::provider::fake::ANYTHING
     }
     async fn node_info(&self) -> Result<NodeInfo> {
         Err(Error::unavailable("not asked for here"))

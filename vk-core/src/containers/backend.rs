@@ -12,8 +12,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ResourceRequirements, SecurityContext};
 
 use crate::provider::{
-    ContainerAttach, ContainerExec, ContainerKind, ContainerLogs, ContainerRef, EnvVar, ExitStatus, NodeInfo,
-    PodRef, PodStats, PortForward, PullCredential, ResolvedMount, ResolvedPod, ResolvedVolume, Result, Value,
+    ContainerAttach, ContainerExec, ContainerKind, ContainerLogs, ContainerRef, EnvVar, ExitStatus,
+    FieldSupport, NodeInfo, PodRef, PodStats, PortForward, PullCredential, ResolvedMount, ResolvedPod,
+    ResolvedVolume, Result, Value,
 };
 
 /// A backend that makes sandboxes and runs containers in them.
@@ -53,6 +54,10 @@ use crate::provider::{
 pub trait ContainerBackend: fmt::Debug + Send + Sync + 'static {
     /// The provider's short, stable name, as in [`Provider::name`](crate::provider::Provider::name).
     fn name(&self) -> &'static str;
+
+    /// What it does with those fields of a pod that are its own: `PodRunner` does the rest. Made by
+    /// [`FieldSupport::of_containers`]; otherwise as [`Provider::fields`](crate::provider::Provider::fields).
+    fn fields(&self) -> &FieldSupport;
 
     /// Capacity, platform and health of the node.
     async fn node_info(&self) -> Result<NodeInfo>;

@@ -37,8 +37,9 @@ use super::backend::{ContainerBackend, SandboxRecord};
 use super::dial::Dial;
 use crate::clock::Clock;
 use crate::provider::{
-    ContainerAttach, ContainerExec, ContainerLogs, Error, Feature, Features, NodeInfo, ObservedPod, PodEvent,
-    PodPrepare, PodRef, PodStats, PodUpdate, PortForward, Provider, ResolvedPod, Result,
+    ContainerAttach, ContainerExec, ContainerLogs, Error, Feature, Features, FieldSupport, NodeInfo,
+    ObservedPod, PodEvent, PodPrepare, PodRef, PodStats, PodUpdate, PortForward, Provider, ResolvedPod,
+    Result,
 };
 
 /// Runs pods on a backend that runs containers. See the [module](super).
@@ -47,6 +48,7 @@ use crate::provider::{
 pub struct PodRunner<B> {
     backend: Arc<B>,
     shared: Arc<Shared>,
+    fields: FieldSupport,
 }
 
 impl<B: ContainerBackend> PodRunner<B> {
@@ -61,7 +63,11 @@ impl<B: ContainerBackend> PodRunner<B> {
     pub fn dialing(backend: Arc<B>, clock: Clock, dial: Dial) -> Self {
         let shared = Arc::new(Shared::new(Arc::clone(&backend) as Arc<dyn ContainerBackend>, clock, dial));
         tokio::spawn(listen(Arc::clone(&shared)));
-        Self { backend, shared }
+        let fields = match backend.exec() {
+            Some(_) => backend.fields().clone(),
+            None => backend.fields().clone().without_exec(),
+        };
+        Self { backend, shared, fields }
     }
 
     /// The backend.
@@ -173,6 +179,10 @@ impl<B: ContainerBackend> Provider for PodRunner<B> {
             Feature::Adoption,
             Feature::Events,
         ])
+    }
+
+    fn fields(&self) -> &FieldSupport {
+        &self.fields
     }
 
     async fn node_info(&self) -> Result<NodeInfo> {

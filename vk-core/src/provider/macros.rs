@@ -79,6 +79,9 @@ macro_rules! forward_capabilities {
         fn native(&self) -> $crate::provider::Features {
             self.$inner.native()
         }
+        fn fields(&self) -> &$crate::provider::FieldSupport {
+            self.$inner.fields()
+        }
         fn prepare(&self) -> Option<&dyn $crate::provider::PodPrepare> {
             self.$inner.prepare()
         }

@@ -1,7 +1,7 @@
 //! A provider for the tests of what wraps providers: it counts, and answers as told.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,8 +9,8 @@ use futures::stream::{self, BoxStream, StreamExt};
 use tokio::time::Instant;
 
 use crate::provider::{
-    ContainerAttach, ContainerExec, ContainerLogs, Error, Features, NodeInfo, ObservedPod, PodEvent,
-    PodPrepare, PodRef, PodStats, PodUpdate, PortForward, Provider, ResolvedPod, Result,
+    ContainerAttach, ContainerExec, ContainerLogs, Error, Features, FieldSupport, NodeInfo, ObservedPod,
+    PodEvent, PodPrepare, PodRef, PodStats, PodUpdate, PortForward, Provider, ResolvedPod, Result,
 };
 
 /// See the module.
@@ -63,6 +63,10 @@ impl Fake {
     }
 }
 
+/// Takes every field, and does nothing about it.
+pub(crate) static ANYTHING: LazyLock<FieldSupport> =
+    LazyLock::new(|| FieldSupport::of_pods("fake", Features::NONE).native("spec"));
+
 /// A pod that refers to nothing.
 pub(crate) fn pod(uid: &str) -> ResolvedPod {
     let json = serde_json::json!({
@@ -79,6 +83,9 @@ impl Provider for Fake {
     }
     fn native(&self) -> Features {
         Features::NONE
+    }
+    fn fields(&self) -> &FieldSupport {
+        &ANYTHING
     }
     async fn node_info(&self) -> Result<NodeInfo> {
         self.begin("node_info");

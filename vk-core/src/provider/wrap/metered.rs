@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use crate::metrics::{Metrics, ProviderMetrics};
 use crate::provider::{
-    ContainerAttach, ContainerExec, ContainerLogs, Features, NodeInfo, ObservedPod, PodEvent, PodPrepare,
-    PodRef, PodStats, PodUpdate, PortForward, Provider, ResolvedPod, Result, Usage,
+    ContainerAttach, ContainerExec, ContainerLogs, Features, FieldSupport, NodeInfo, ObservedPod, PodEvent,
+    PodPrepare, PodRef, PodStats, PodUpdate, PortForward, Provider, ResolvedPod, Result, Usage,
 };
 
 /// Counts calls by operation and outcome, and times them. Streams (the watch, exec, attach, port-forward) have no
@@ -62,6 +62,9 @@ impl Provider for Metered {
     }
     fn native(&self) -> Features {
         self.inner.native()
+    }
+    fn fields(&self) -> &FieldSupport {
+        self.inner.fields()
     }
     async fn node_info(&self) -> Result<NodeInfo> {
         self.count("node-info", self.inner.node_info()).await
