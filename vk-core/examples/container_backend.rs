@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -30,7 +30,8 @@ use vk_core::containers::{
     RunState, SandboxRecord,
 };
 use vk_core::provider::{
-    Error, ExitStatus, NodeInfo, PodRef, PodUid, PullCredential, ResolvedPod, ResolvedVolume, Result,
+    Error, ExitStatus, FieldSupport, NodeInfo, PodRef, PodUid, PullCredential, ResolvedPod, ResolvedVolume,
+    Result,
 };
 use vk_core::{Node, Shutdown};
 
@@ -101,10 +102,18 @@ impl Tasks {
     }
 }
 
+/// What of a pod's fields is a task's own business; order, restarts, probes and hooks are `PodRunner`'s.
+static FIELDS: LazyLock<FieldSupport> =
+    LazyLock::new(|| FieldSupport::of_containers("tasks").all_native(&["*.image", "*.command", "*.args"]));
+
 #[async_trait]
 impl ContainerBackend for Tasks {
     fn name(&self) -> &'static str {
         "tasks"
+    }
+
+    fn fields(&self) -> &FieldSupport {
+        &FIELDS
     }
 
     async fn node_info(&self) -> Result<NodeInfo> {

@@ -6,7 +6,7 @@
 
 // ANCHOR: imports
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use vk_apiserver::{ApiServer, Controller};
 use vk_core::config::NodeConfig;
 use vk_core::provider::{
-    Features, NodeInfo, ObservedContainer, ObservedPod, PodEvent, PodRef, PodRuntime, PodUid, Provider,
-    ResolvedPod, Result, Sandbox, watch_by_polling,
+    Features, FieldSupport, NodeInfo, ObservedContainer, ObservedPod, PodEvent, PodRef, PodRuntime, PodUid,
+    Provider, ResolvedPod, Result, Sandbox, watch_by_polling,
 };
 use vk_core::{Node, Shutdown};
 // ANCHOR_END: imports
@@ -35,6 +35,10 @@ impl Hello {
     }
 }
 
+/// What it does with the fields of pods: a pod that asks for more is refused, field by field, before it comes here.
+static FIELDS: LazyLock<FieldSupport> =
+    LazyLock::new(|| FieldSupport::of_pods("hello", Features::NONE).native("spec.containers[].image"));
+
 #[async_trait]
 impl Provider for Hello {
     fn name(&self) -> &'static str {
@@ -44,6 +48,10 @@ impl Provider for Hello {
     // Nothing of restarts, probes or hooks: our containers never end.
     fn native(&self) -> Features {
         Features::NONE
+    }
+
+    fn fields(&self) -> &FieldSupport {
+        &FIELDS
     }
 
     async fn node_info(&self) -> Result<NodeInfo> {

@@ -6,7 +6,7 @@
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use vk_apiserver::{ApiServer, Controller};
 use vk_core::config::NodeConfig;
 use vk_core::provider::{
-    Error, ExitStatus, Feature, Features, NodeInfo, ObservedContainer, ObservedPod, PodEvent, PodRef,
-    PodRuntime, Provider, ResolvedPod, Result, Sandbox, Termination, watch_by_polling,
+    Error, ExitStatus, Feature, Features, FieldSupport, NodeInfo, ObservedContainer, ObservedPod, PodEvent,
+    PodRef, PodRuntime, Provider, ResolvedPod, Result, Sandbox, Termination, watch_by_polling,
 };
 use vk_core::{Node, Shutdown};
 
@@ -97,15 +97,28 @@ struct Jobs {
     api: RemoteApi,
 }
 
+/// What it does itself. A job runs once and tells its exit code: that a pod is restarted, it cannot promise.
+const NATIVE: &[Feature] = &[Feature::TerminationMessages];
+
+/// A pod that asks for more is refused, field by field, before it comes to `create_pod`.
+static FIELDS: LazyLock<FieldSupport> = LazyLock::new(|| {
+    FieldSupport::of_pods("jobs", Features::of(NATIVE))
+        .all_native(&["spec.containers[].image", "spec.containers[].args"])
+        .only("spec.restartPolicy", &["Never"], "jobs are not restarted; say Never")
+});
+
 #[async_trait]
 impl Provider for Jobs {
     fn name(&self) -> &'static str {
         "jobs"
     }
 
-    // A job runs once and tells its exit code. That a pod is restarted, it cannot promise.
     fn native(&self) -> Features {
-        Features::of(&[Feature::TerminationMessages])
+        Features::of(NATIVE)
+    }
+
+    fn fields(&self) -> &FieldSupport {
+        &FIELDS
     }
 
     async fn node_info(&self) -> Result<NodeInfo> {
