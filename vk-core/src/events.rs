@@ -72,6 +72,8 @@ pub enum Recorded {
 pub struct PodEventRecord {
     /// Why.
     pub reason: Reason,
+    /// The reason's word where it is none of a fixed few: an admission's (`OutOfcpu`, `NodeAffinity`).
+    pub word: Option<Box<str>>,
     /// Whether something is wrong. [`Reason::severity`] unless changed by [`normal`](Self::normal).
     pub severity: Severity,
     /// One sentence for people, without secrets.
@@ -88,11 +90,24 @@ impl PodEventRecord {
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self {
             reason,
+            word: None,
             severity: reason.severity(),
             message: message.into(),
             container: None,
             container_kind: ContainerKind::App,
         }
+    }
+
+    /// The event of a pod that is not let in, with the admission's reason.
+    #[must_use]
+    pub fn rejected(word: impl Into<Box<str>>, message: impl Into<String>) -> Self {
+        Self { word: Some(word.into()), ..Self::new(Reason::Rejected, message) }
+    }
+
+    /// The event's `reason`.
+    #[must_use]
+    pub fn reason_word(&self) -> &str {
+        self.word.as_deref().unwrap_or(self.reason.as_str())
     }
 
     /// The same, about one of its app containers (`involvedObject.fieldPath: spec.containers{name}`).
@@ -169,7 +184,7 @@ impl Recorder {
                 tracing::$level!(
                     k8s.pod.uid = %pod.uid,
                     %pod,
-                    reason = event.reason.as_str(),
+                    reason = event.reason_word(),
                     container = event.container,
                     "{}",
                     event.message

@@ -49,8 +49,8 @@ pub use self::claim::present_holder;
 pub use self::heartbeat::{Heartbeat, HeartbeatError};
 pub use self::instance::Instance;
 pub use self::lease::{LeaseError, LeaseHandle, LeaseKeeper, LeaseRuntime, LeaseStatus};
-pub(crate) use self::object::resources;
 pub use self::object::{ObjectError, PROVIDER_TAINT};
+pub(crate) use self::object::{Resources as NodeResources, labels, operating_system, resources};
 pub use self::register::{RegisterError, Registered, deregister, ensure_registered};
 
 mod call;
@@ -88,6 +88,8 @@ pub struct NodeContext {
     pub metrics: Metrics,
     /// What is checked.
     pub health: Health,
+    /// The Node object whenever it is seen, for whoever decides by it.
+    pub(crate) seen: watch::Sender<Option<Arc<k8s_openapi::api::core::v1::Node>>>,
 }
 
 impl NodeContext {
@@ -105,6 +107,7 @@ impl NodeContext {
             health: Health::new(),
             config: Arc::new(config),
             provider,
+            seen: watch::Sender::new(None),
             recorder: Recorder::disabled(),
             clock: Clock::system(),
             instance,

@@ -14,12 +14,14 @@ pub mod resolve;
 pub mod state;
 pub mod status;
 
+mod admission;
 mod decide;
 mod narrate;
 mod observer;
 mod publisher;
 mod queue;
 mod record;
+mod resize;
 mod source;
 mod story;
 mod table;
@@ -31,7 +33,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -46,7 +48,7 @@ use self::resolve::{KubeReader, ResolveOptions, Resolver};
 use self::state::PodInput;
 use self::story::Story;
 use self::table::PodTable;
-use self::worker::Worker;
+use self::worker::{Admission, Worker};
 use crate::backoff::backoff;
 use crate::clock::Clock;
 use crate::config::NodeConfig;
@@ -108,7 +110,8 @@ impl fmt::Debug for ClientOf {
 }
 
 impl Pods {
-    /// Prepares to run the pods that are bound to `config.name`.
+    /// Prepares to run the pods that are bound to `config.name`. None is created before there is a `node`, by which
+    /// it is decided whether they may.
     #[must_use]
     pub fn new(
         config: &NodeConfig,
@@ -117,6 +120,7 @@ impl Pods {
         recorder: Recorder,
         clock: Clock,
         metrics: &Metrics,
+        node: watch::Receiver<Option<Arc<Node>>>,
     ) -> Self {
         let table = Arc::new(PodTable::new(config));
         let story = Story::new(&config.name, provider.name());
@@ -152,7 +156,8 @@ impl Pods {
             creates: Semaphore::new(config.provider_calls.max(1)),
             deletes: Semaphore::new(config.provider_calls.max(1)),
             draining: AtomicBool::new(false),
-            allocatable_known: AtomicBool::new(false),
+            admission: Admission::new(node),
+            may_create: AtomicBool::new(false),
             metrics: metrics.work().clone(),
             config: config.clone(),
         };
@@ -258,11 +263,19 @@ impl Pods {
             }
         };
         let capacity = async {
-            self.worker.learn_allocatable().await;
+            self.worker.learn_about_node().await;
             std::future::pending::<()>().await;
         };
+        let resizes = async {
+            loop {
+                self.worker.admission.until_freed().await;
+                self.worker.retry_resizes();
+            }
+        };
+        // Cancel-safe: see above.
         tokio::select! {
             () = stop.cancelled() => {}
+            () = resizes => {}
             () = capacity => {}
             () = source => {}
             () = self.worker.observer.run(stop.clone()) => {}

@@ -81,7 +81,8 @@ pub use self::io::{
 };
 pub use self::node_info::{Health, NodeInfo};
 pub use self::observed::{
-    ContainerState, ObservedContainer, ObservedPod, PodEvent, PodOutcome, PodRuntime, Sandbox, Termination,
+    ContainerState, LinuxUser, ObservedContainer, ObservedPod, PodEvent, PodOutcome, PodRuntime, Sandbox,
+    Termination,
 };
 pub use self::poll::watch_by_polling;
 pub use self::resolved::{
@@ -219,6 +220,9 @@ pub enum Feature {
     /// Has forgotten the specifications of its pods when the daemon starts again, and is given each pod that it
     /// still has through [`PodUpdate`].
     Adoption,
+    /// Changes the resources of running containers in place ([`PodUpdate`]), and may tell what each has
+    /// ([`ObservedContainer::resources`]). Without it, such a change is `Infeasible`.
+    Resize,
     /// Tells what happens to containers and probes itself ([`PodEvent::Told`]); the node does not conclude it
     /// from observations.
     Events,
@@ -259,6 +263,7 @@ impl Feature {
             Self::FileUpdates => "spec.volumes (updates)",
             Self::PartialPods => "spec.containers (one by one)",
             Self::Adoption => "metadata.uid (taken up after a restart)",
+            Self::Resize => "spec.containers.resources (resize)",
             Self::Events => "status (told as events)",
         }
     }

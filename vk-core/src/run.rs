@@ -182,6 +182,7 @@ impl NodeBuilder {
             recorder,
             context.clock.clone(),
             &context.metrics,
+            context.seen.subscribe(),
         );
         observe(&context, &pods, watch);
         Node { context, pods, flusher, lease, server, shown }

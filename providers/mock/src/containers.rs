@@ -29,6 +29,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use tokio::sync::broadcast;
 use vk_core::clock::Clock;
@@ -394,7 +395,7 @@ impl ContainerBackend for MockContainers {
     }
 
     fn resize(&self) -> Option<&dyn ContainerResize> {
-        None
+        Some(self)
     }
     fn logs(&self) -> Option<&dyn ContainerLogs> {
         Some(self)
@@ -410,6 +411,14 @@ impl ContainerBackend for MockContainers {
     }
     fn stats(&self) -> Option<&dyn PodStats> {
         None
+    }
+}
+
+#[async_trait]
+impl ContainerResize for MockContainers {
+    async fn resize_container(&self, run: &ContainerRun, _: &ResourceRequirements) -> Result<()> {
+        // Nothing is limited here, so that any amount is had at once.
+        self.find(run).map(|_| ()).ok_or_else(|| Error::not_found(format!("container {run}")))
     }
 }
 

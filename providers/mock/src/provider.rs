@@ -81,6 +81,7 @@ pub(crate) fn native() -> Features {
         Feature::PreStop,
         Feature::ActiveDeadline,
         Feature::TerminationMessages,
+        Feature::Resize,
     ])
 }
 

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use vk_core::containers::{ContainerSpec, LONGEST_TERMINATION_MESSAGE, RunExit, RunRecord, RunState};
-use vk_core::provider::{Error, ExitStatus, LogOutput, Result};
+use vk_core::provider::{Error, ExitStatus, LinuxUser, LogOutput, Result};
 
 use crate::helper::{self, Launch, Process};
 use crate::log::Log;
@@ -94,8 +94,15 @@ impl Run {
     /// Its record, as it is now.
     pub(crate) fn record(&self) -> RunRecord {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let process = &self.process;
+        let user = LinuxUser {
+            uid: process.user.into(),
+            gid: process.group.into(),
+            groups: process.groups.iter().map(|id| i64::from(*id)).collect(),
+        };
         RunRecord::new(self.spec.run.clone(), self.id.clone(), state)
             .of_image(self.spec.image.clone(), self.spec.image_id.clone())
+            .run_by(user)
     }
 
     fn set(&self, state: RunState) {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use jiff::Timestamp;
@@ -50,11 +50,10 @@ pub(crate) fn place(pod: &ResolvedPod, volume: &ResolvedVolume) -> Result<Place>
 fn native(written: Option<&Volume>, field: &str) -> Result<Place> {
     if let Some(path) = written.and_then(|volume| volume.host_path.as_ref()) {
         let host = PathBuf::from(&path.path);
-        let may_be_made = matches!(path.type_.as_deref(), Some("DirectoryOrCreate"));
-        if may_be_made {
-            fs::create_dir_all(&host)
-                .map_err(|error| Error::unavailable(format!("making {}: {error}", host.display())))?;
-        }
+        check_type(&host, path.type_.as_deref().unwrap_or_default()).map_err(|why| {
+            let name = written.map(|volume| volume.name.as_str()).unwrap_or_default();
+            Error::unavailable(format!("MountVolume.SetUp failed for volume \"{name}\" : {why}"))
+        })?;
         return Ok(Place::Host(host));
     }
     if let Some(image) = written.and_then(|volume| volume.image.as_ref()) {
@@ -64,6 +63,47 @@ fn native(written: Option<&Volume>, field: &str) -> Result<Place> {
         field,
         "the process provider mounts files, emptyDir, hostPath and image volumes only",
     ))
+}
+
+/// Makes what a hostPath volume lets be made, and checks that it is of its type; or why it is not, in the kubelet's words.
+fn check_type(path: &Path, wanted: &str) -> Result<(), String> {
+    let (expected, fits): (&str, fn(&fs::FileType) -> bool) = match wanted {
+        "" => return Ok(()),
+        "DirectoryOrCreate" | "Directory" => ("directory", fs::FileType::is_dir),
+        "FileOrCreate" | "File" => ("file", fs::FileType::is_file),
+        "Socket" => ("socket file", fs::FileType::is_socket),
+        "CharDevice" => ("character device", fs::FileType::is_char_device),
+        "BlockDevice" => ("block device", fs::FileType::is_block_device),
+        other => return Err(format!("{other} is an invalid volume type")),
+    };
+    if !path.exists() {
+        let made = match wanted {
+            "DirectoryOrCreate" => fs::create_dir_all(path),
+            "FileOrCreate" => fs::write(path, []),
+            _ => {
+                return Err(format!(
+                    "hostPath type check failed, {} is not a {expected}, unable to determine its type: path {:?} \
+                     does not exist",
+                    path.display(),
+                    path.display().to_string()
+                ));
+            }
+        };
+        return made.map_err(|error| format!("making {}: {error}", path.display()));
+    }
+    let kind = fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?.file_type();
+    if fits(&kind) {
+        return Ok(());
+    }
+    let is = match kind {
+        kind if kind.is_dir() => "Directory",
+        kind if kind.is_file() => "File",
+        kind if kind.is_socket() => "Socket",
+        kind if kind.is_char_device() => "CharDevice",
+        kind if kind.is_block_device() => "BlockDevice",
+        _ => "",
+    };
+    Err(format!("hostPath type check failed: {} is not a {expected}, it's a {is}", path.display()))
 }
 
 /// Puts files into a volume's folder, all at once for whoever reads it: behind a link that is replaced, as the
@@ -229,5 +269,30 @@ mod tests {
         assert!(below(folder.path(), "f/g").is_err(), "below a file");
         assert_eq!(below(folder.path(), "a/b").unwrap(), folder.path().join("a/b"));
         assert!(publish(folder.path(), &[file("../x", "")], None).is_err());
+    }
+
+    #[test]
+    fn a_path_of_the_host_is_of_the_type_that_was_asked_for_or_the_volume_waits() {
+        let home = tempfile::tempdir().unwrap();
+        let (folder, file) = (home.path().join("d"), home.path().join("f"));
+        let no = home.path().join("no");
+        assert_eq!(check_type(&folder, "DirectoryOrCreate"), Ok(()));
+        assert_eq!(check_type(&file, "FileOrCreate"), Ok(()));
+        for (path, kind) in [(&folder, "Directory"), (&folder, ""), (&file, "File"), (&no, "")] {
+            assert_eq!(check_type(path, kind), Ok(()), "{kind}");
+        }
+        let why = |path: &Path, kind| {
+            check_type(path, kind).unwrap_err().replace(home.path().to_str().unwrap(), "")
+        };
+        assert_eq!(why(&file, "Directory"), "hostPath type check failed: /f is not a directory, it's a File");
+        assert_eq!(
+            why(&folder, "Socket"),
+            "hostPath type check failed: /d is not a socket file, it's a Directory"
+        );
+        assert_eq!(
+            why(&no, "Directory"),
+            "hostPath type check failed, /no is not a directory, unable to determine its type: path \"/no\" does not \
+             exist"
+        );
     }
 }

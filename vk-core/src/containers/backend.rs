@@ -13,8 +13,8 @@ use k8s_openapi::api::core::v1::{ResourceRequirements, SecurityContext};
 
 use crate::provider::{
     ContainerAttach, ContainerExec, ContainerKind, ContainerLogs, ContainerRef, EnvVar, ExitStatus,
-    FieldSupport, NodeInfo, PodRef, PodStats, PortForward, PullCredential, ResolvedMount, ResolvedPod,
-    ResolvedVolume, Result, Value,
+    FieldSupport, LinuxUser, NodeInfo, PodRef, PodStats, PortForward, PullCredential, ResolvedMount,
+    ResolvedPod, ResolvedVolume, Result, Value,
 };
 
 /// A backend that makes sandboxes and runs containers in them.
@@ -43,7 +43,7 @@ use crate::provider::{
 ///
 /// | call | [`Rejected`](crate::provider::Error::Rejected) | any other |
 /// |---|---|---|
-/// | `create_sandbox` | the pod is `Failed` | event `FailedCreatePodSandBox`; tried again with back-off |
+/// | `create_sandbox` | the pod is `Failed` | event `FailedCreatePodSandBox`, or `FailedMount` of a message that begins with `MountVolume.`; tried again with back-off |
 /// | `find_image`, `pull_image` | waiting `InvalidImageName`, event `InspectFailed` | waiting `ErrImagePull`, then `ImagePullBackOff`; tried again |
 /// | `create_container` | waiting `CreateContainerConfigError` with the reason; tried again | `CreateContainerError`; tried again |
 /// | `start_container` | as any other | ended as `StartError`, 128; restarted by the pod's policy |
@@ -240,6 +240,8 @@ pub struct RunRecord {
     pub image_id: String,
     /// What it is doing.
     pub state: RunState,
+    /// Whom its first process runs as, where the backend knows.
+    pub user: Option<LinuxUser>,
 }
 
 /// A run's state.
@@ -372,7 +374,7 @@ impl RunRecord {
     /// A run in a state.
     #[must_use]
     pub fn new(run: ContainerRun, id: impl Into<String>, state: RunState) -> Self {
-        Self { run, id: id.into(), image: String::new(), image_id: String::new(), state }
+        Self { run, id: id.into(), image: String::new(), image_id: String::new(), state, user: None }
     }
 
     /// The same, with the image as asked for and as run.
@@ -380,6 +382,13 @@ impl RunRecord {
     pub fn of_image(mut self, image: impl Into<String>, image_id: impl Into<String>) -> Self {
         self.image = image.into();
         self.image_id = image_id.into();
+        self
+    }
+
+    /// The same, with whom it runs as.
+    #[must_use]
+    pub fn run_by(mut self, user: LinuxUser) -> Self {
+        self.user = Some(user);
         self
     }
 }

@@ -162,7 +162,7 @@ impl<B: ContainerBackend> Provider for PodRunner<B> {
 
     fn native(&self) -> Features {
         // As the node sees it: this side of the contract does it all.
-        Features::of(&[
+        let mut all = vec![
             Feature::Restarts,
             Feature::InitOrder,
             Feature::Sidecars,
@@ -178,7 +178,9 @@ impl<B: ContainerBackend> Provider for PodRunner<B> {
             Feature::FileUpdates,
             Feature::Adoption,
             Feature::Events,
-        ])
+        ];
+        all.extend(self.backend.resize().map(|_| Feature::Resize));
+        Features::of(&all)
     }
 
     fn fields(&self) -> &FieldSupport {

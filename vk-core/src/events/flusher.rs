@@ -259,15 +259,15 @@ fn classify(
         Ok(Err(kube::Error::Api(status))) if status.code == wrong_name => Attempt::WrongName,
         Ok(Err(kube::Error::Api(status))) if status.code < 500 && status.code != 429 => {
             // A namespace that is being deleted takes no events, and a role may not allow any.
-            tracing::debug!(reason = key.reason, code = status.code, %status, "event refused");
+            tracing::debug!(reason = %key.reason, code = status.code, %status, "event refused");
             Attempt::GivenUp
         }
         Ok(Err(error)) => {
-            tracing::debug!(reason = key.reason, %error, "event not written");
+            tracing::debug!(reason = %key.reason, %error, "event not written");
             Attempt::Again
         }
         Err(_) => {
-            tracing::debug!(reason = key.reason, "event not written in time");
+            tracing::debug!(reason = %key.reason, "event not written in time");
             Attempt::Again
         }
     }

@@ -101,8 +101,18 @@ reasons! {
         DeadlineExceeded: Normal,
         /// The pod was removed to protect the node.
         Evicted: Warning,
+        /// A running pod is given other resources.
+        ResizeStarted: Normal,
+        /// A running pod has other resources now.
+        ResizeCompleted: Normal,
+        /// A running pod is to have other resources, for which there is no room now.
+        ResizeDeferred: Warning,
+        /// A running pod is to have other resources, which it cannot be given here.
+        ResizeInfeasible: Warning,
         /// A volume could not be made.
         FailedMount: Warning,
+        /// The pod was not let in; the event has the [admission's own word](crate::events::PodEventRecord::word).
+        Rejected: Warning,
         /// A field of the pod that only the backend knows was given another value, or none.
         LateBoundField: Warning,
         /// A field of the pod that this node does not honour was passed over, as it was told to.

@@ -1,5 +1,6 @@
 //! Events that happened more than once: one API object each, with a count.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use super::reason::Severity;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) subject: Subject,
-    pub(super) reason: &'static str,
+    pub(super) reason: Cow<'static, str>,
     pub(super) severity: Severity,
     pub(super) message: String,
     pub(super) field_path: Option<String>,
@@ -57,7 +58,10 @@ impl Key {
     pub(super) fn of(event: Recorded) -> Self {
         match event {
             Recorded::Pod(pod, record) => Self {
-                reason: record.reason.as_str(),
+                reason: record
+                    .word
+                    .clone()
+                    .map_or(Cow::Borrowed(record.reason.as_str()), |word| Cow::Owned(word.into())),
                 severity: record.severity,
                 field_path: record.field_path(),
                 message: truncated(record.message),
@@ -68,7 +72,7 @@ impl Key {
                 },
             },
             Recorded::Node { uid, reason, message } => Self {
-                reason: reason.as_str(),
+                reason: Cow::Borrowed(reason.as_str()),
                 severity: reason.severity(),
                 field_path: None,
                 message: truncated(message),
@@ -125,7 +129,7 @@ impl Key {
                 ..ObjectMeta::default()
             },
             involved_object,
-            reason: Some(self.reason.to_owned()),
+            reason: Some(self.reason.to_string()),
             message: Some(self.message.clone()),
             type_: Some(self.severity.as_str().to_owned()),
             source: Some(EventSource { component: Some("kubelet".to_owned()), host: Some(node.to_owned()) }),

@@ -95,6 +95,7 @@ impl Heartbeat {
         lease: watch::Receiver<LeaseStatus>,
     ) -> Self {
         let now = Instant::now();
+        registered.context.seen.send_replace(Some(Arc::new(registered.live.clone())));
         Self {
             writer: registered.writer,
             server_version: registered.server_version,
@@ -419,6 +420,9 @@ impl Heartbeat {
                 *known = uid;
                 new
             });
+        }
+        if let Some(live) = &live {
+            self.context.seen.send_replace(Some(Arc::new(live.clone())));
         }
         self.live = live;
     }

@@ -197,7 +197,7 @@ fn check_name(name: &str) -> Result<(), ObjectError> {
     Ok(())
 }
 
-fn labels(config: &NodeConfig, info: Option<&NodeInfo>) -> BTreeMap<String, String> {
+pub(crate) fn labels(config: &NodeConfig, info: Option<&NodeInfo>) -> BTreeMap<String, String> {
     let mut labels: BTreeMap<String, String> = [
         ("kubernetes.io/hostname", config.name.as_str()),
         ("kubernetes.io/role", "agent"),
@@ -220,7 +220,7 @@ fn labels(config: &NodeConfig, info: Option<&NodeInfo>) -> BTreeMap<String, Stri
     labels
 }
 
-fn operating_system(info: &NodeInfo) -> &str {
+pub(crate) fn operating_system(info: &NodeInfo) -> &str {
     or_default(&info.operating_system, "linux")
 }
 

@@ -85,7 +85,9 @@ pub(crate) fn decide(record: &Record, now: Instant, wall: Timestamp, patience: &
         PodState::Syncing => {
             let changed = record.desired.as_ref().map(|d| d.fingerprint) != record.applied;
             let due = record.refresh_at;
-            if record.stale || due.is_some_and(|due| due <= now) || (changed && record.applied.is_some()) {
+            let resizes = record.resize.as_ref().is_some_and(|resize| resize.due);
+            let is_due = due.is_some_and(|due| due <= now);
+            if record.stale || resizes || is_due || (changed && record.applied.is_some()) {
                 backed_off(record, now, Step::Update)
             } else {
                 due.map_or(Step::Wait, |due| Step::WaitFor(due - now))

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use serde_json::Value;
@@ -95,5 +95,10 @@ impl Publisher {
         let found = self.api(pod).list(&ListParams::default().fields(&fields)).await?;
         let is_it = |object: &Pod| object.metadata.uid.as_deref() == Some(pod.uid.as_str());
         Ok(found.items.into_iter().find(is_it))
+    }
+
+    /// The Node object; `None` if there is none.
+    pub(crate) async fn read_node(&self) -> Result<Option<Node>, kube::Error> {
+        Api::all(self.client.clone()).get_opt(&self.node).await
     }
 }

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::admission::{Demand, Place};
+use super::resize::{Allocation, Resize};
 use super::state::{ApiView, BackendView, PodInput, PodState};
 use super::status::Situation;
 use crate::provider::{PodOutcome, PodRef, PodRuntime};
@@ -27,6 +29,14 @@ pub(crate) struct Desired {
     pub(crate) view: ApiView,
     /// `spec.terminationGracePeriodSeconds`.
     pub(crate) spec_grace: Duration,
+    /// `metadata.creationTimestamp`, in seconds.
+    pub(crate) created: i64,
+    /// What it takes of the node.
+    pub(crate) demand: Arc<Demand>,
+    /// A fingerprint of its resources.
+    pub(crate) resources: u64,
+    /// Its status shows other resources than it asks for.
+    pub(crate) is_unallocated: bool,
     /// A fingerprint of the specification's containers: what a provider would have to change.
     pub(crate) fingerprint: u64,
 }
@@ -60,6 +70,10 @@ impl Desired {
             deletion,
             view: api_view(pod.status.as_ref(), deletion.is_some()),
             spec_grace,
+            created: pod.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
+            demand: Arc::new(spec.map(Demand::of).unwrap_or_default()),
+            resources: spec.map_or(0, fingerprint_of_resources),
+            is_unallocated: Allocation::of_status(&pod).is_some(),
             fingerprint: fingerprint(&pod),
             // Boxed first: bytes keep the room that a vector has left over.
             json: serde_json::to_vec(&pod).ok()?.into_boxed_slice().into(),
@@ -101,10 +115,20 @@ fn api_view(status: Option<&PodStatus>, deleting: bool) -> ApiView {
     if ran { ApiView::Started } else { ApiView::Fresh }
 }
 
-fn fingerprint(pod: &Pod) -> u64 {
+fn hash(parts: &impl serde::Serialize) -> u64 {
     use std::hash::{Hash, Hasher};
-    let Some(spec) = &pod.spec else { return 0 };
     let mut hasher = std::hash::DefaultHasher::new();
+    serde_json::to_string(parts).unwrap_or_default().hash(&mut hasher);
+    hasher.finish()
+}
+
+fn fingerprint_of_resources(spec: &PodSpec) -> u64 {
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    hash(&(&spec.resources, containers.map(|container| &container.resources).collect::<Vec<_>>()))
+}
+
+pub(crate) fn fingerprint(pod: &Pod) -> u64 {
+    let Some(spec) = &pod.spec else { return 0 };
     let parts = (
         &spec.containers,
         &spec.init_containers,
@@ -112,8 +136,7 @@ fn fingerprint(pod: &Pod) -> u64 {
         &spec.resources,
         spec.active_deadline_seconds,
     );
-    serde_json::to_string(&parts).unwrap_or_default().hash(&mut hasher);
-    hasher.finish()
+    hash(&parts)
 }
 
 /// What the backend last said.
@@ -171,6 +194,10 @@ pub(crate) struct Record {
     pub(crate) runtime: Option<Box<PodRuntime>>,
     /// `None` until the API server and the backend have both been listed.
     pub(crate) state: Option<PodState>,
+    /// What it has of the node, from its admission until nothing of it runs any more.
+    pub(crate) place: Option<Place>,
+    /// It is among the table's [arrivals](super::table::PodTable), or has been.
+    pub(crate) has_arrived: bool,
     pub(crate) create: CreateCall,
     pub(crate) delete: Option<DeleteCall>,
     /// When we saw the object become marked for deletion with its present grace period. `None` if it was so
@@ -187,8 +214,12 @@ pub(crate) struct Record {
     pub(crate) quiet_until: Instant,
     /// The grace period for a deletion after the object has gone.
     pub(crate) last_grace: Duration,
-    /// The specification that the backend has, by fingerprint.
+    /// The specification that was dealt with, by fingerprint.
     pub(crate) applied: Option<u64>,
+    /// The specification that the backend was given, by fingerprint: another one while a change of resources waits.
+    pub(crate) given: Option<u64>,
+    /// A change of its resources that is not over.
+    pub(crate) resize: Option<Box<Resize>>,
     /// What the pod was resolved from has changed, or its backend has forgotten what it was given: it is to have
     /// the pod again.
     pub(crate) stale: bool,
@@ -219,6 +250,8 @@ impl Record {
             presence: Presence::Unknown,
             runtime: None,
             state: None,
+            place: None,
+            has_arrived: false,
             create: CreateCall::NotSent,
             delete: None,
             deletion_seen: None,
@@ -229,6 +262,8 @@ impl Record {
             quiet_until: now + quiet,
             last_grace: Duration::ZERO,
             applied: None,
+            given: None,
+            resize: None,
             stale: false,
             refresh_at: None,
             missing: false,
@@ -249,6 +284,9 @@ impl Record {
                 *state = next;
                 self.failures = 0;
                 self.not_before = None;
+                if next.is_over() {
+                    self.place = None;
+                }
             }
         }
     }
@@ -273,10 +311,33 @@ impl Record {
             // Unless this process made it, it has to be taken up.
             self.stale |= self.create == CreateCall::NotSent;
             self.applied = self.desired.as_ref().map(|desired| desired.fingerprint);
+            self.find_resize();
         }
         self.state = Some(state);
         if self.desired.as_ref().is_some_and(|desired| desired.deletion.is_some()) {
             self.input(PodInput::DeleteRequested);
+        }
+    }
+
+    /// Finds again a change of resources that an earlier process had not ended.
+    fn find_resize(&mut self) {
+        let Some(desired) = self.desired.as_ref().filter(|desired| desired.is_unallocated) else { return };
+        let allocation = desired.pod().ok().and_then(|pod| Allocation::of_status(&pod));
+        self.resize = allocation.map(|allocation| Box::new(Resize::of(allocation)));
+    }
+
+    /// Takes note that the object is now wanted with other resources than its present version.
+    pub(crate) fn note_resize(&mut self, next: &Desired) {
+        let Some(known) = self.desired.as_ref().filter(|known| known.resources != next.resources) else {
+            return;
+        };
+        if self.state != Some(PodState::Syncing) {
+            return;
+        }
+        if let Some(resize) = &mut self.resize {
+            resize.due = true;
+        } else if let Some(spec) = known.pod().ok().and_then(|pod| pod.spec) {
+            self.resize = Some(Box::new(Resize::of(Allocation::of(&spec))));
         }
     }
 

@@ -15,19 +15,21 @@ mod quantity;
 mod resources;
 mod wanted;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{HostIP, Pod, PodIP, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Container, HostIP, Pod, PodIP, PodSpec, PodStatus, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::provider::{PodOutcome, PodRuntime, Sandbox};
+use crate::provider::{ContainerState, PodOutcome, PodRuntime, Sandbox};
 
 use self::conditions::Facts;
 use self::containers::{Lists, View};
 use self::phase::Phase;
 
+pub(crate) use self::resources::requests;
 pub(crate) use self::wanted::{restarts_after, restarts_all_after};
 
 pub(super) use self::conditions::{is_owned as owns_condition, is_shared as shares_condition};
@@ -178,8 +180,8 @@ pub fn pod_status(input: &StatusInput<'_>) -> PodStatus {
         host_ips: host_ips(input.host_ips).or_else(|| current.host_ips.clone()),
         pod_ip: pod_ips.first().map(|ip| ip.ip.clone()),
         pod_ips: Some(pod_ips).filter(|ips| !ips.is_empty()),
-        resources: Some(resources::effective(spec)),
-        allocated_resources: resources::requests(spec),
+        resources: Some(resources::effective(&actual(spec, input.observed))),
+        allocated_resources: requests(spec),
         init_container_statuses: some(lists.init),
         container_statuses: some(lists.main),
         ephemeral_container_statuses: some(lists.ephemeral),
@@ -234,6 +236,34 @@ fn settled(view: &View<'_>, held: Phase, now: &Time) -> PodStatus {
         conditions::close(conditions, held, view.gone, now);
     }
     status
+}
+
+/// The specification with the resources that its running containers have.
+fn actual<'a>(spec: &'a PodSpec, observed: Option<&PodRuntime>) -> Cow<'a, PodSpec> {
+    let mut spec = Cow::Borrowed(spec);
+    for container in observed.iter().flat_map(|observed| &observed.containers) {
+        let runs = matches!(container.state, ContainerState::Running { .. });
+        let Some(resources) = container.resources.as_deref().filter(|_| runs) else { continue };
+        let is_it = |wanted: &&mut Container| {
+            wanted.name == container.name && wanted.resources.as_ref() != Some(resources)
+        };
+        let differs = all_of(&spec).any(|wanted| {
+            wanted.name == container.name
+                && wanted.resources.as_ref().unwrap_or(&ResourceRequirements::default()) != resources
+        });
+        if differs {
+            let spec = spec.to_mut();
+            let mut all = spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten());
+            if let Some(wanted) = all.find(is_it) {
+                wanted.resources = Some(resources.clone());
+            }
+        }
+    }
+    spec
+}
+
+fn all_of(spec: &PodSpec) -> impl Iterator<Item = &Container> {
+    spec.containers.iter().chain(spec.init_containers.iter().flatten())
 }
 
 fn qos_class(current: &PodStatus, spec: &PodSpec) -> String {

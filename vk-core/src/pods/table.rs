@@ -1,7 +1,7 @@
 //! Every pod this node knows, by UID.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::core::v1::Pod;
@@ -15,6 +15,9 @@ use super::state::{ApiView, PodInput};
 use crate::config::NodeConfig;
 use crate::provider::{PodRef, PodUid};
 
+/// See [`PodTable::arrivals`].
+pub(crate) type Arrivals = BTreeMap<(i64, u64), PodUid>;
+
 type Records = HashMap<PodUid, Box<Record>>;
 
 /// The records, and the queue of those that need a pass. Records are changed under one short lock; nothing
@@ -24,6 +27,8 @@ pub(crate) struct PodTable {
     /// Boxed: a map has room for nearly twice what it holds.
     records: Mutex<Records>,
     pub(crate) queue: WorkQueue<PodUid>,
+    /// Pods whose admission is open, in the order in which it is decided: by creation, then as they came.
+    arrivals: Mutex<Arrivals>,
     /// The pods of the API server have been listed.
     source_synced: watch::Sender<bool>,
     /// The pods of the backend have been listed.
@@ -31,6 +36,8 @@ pub(crate) struct PodTable {
     /// Both have been.
     synced: watch::Sender<bool>,
     quiet: std::time::Duration,
+    /// How many pods have come.
+    serial: AtomicU64,
 }
 
 impl PodTable {
@@ -38,6 +45,8 @@ impl PodTable {
         Self {
             records: Mutex::new(HashMap::new()),
             queue: WorkQueue::new(),
+            arrivals: Mutex::default(),
+            serial: AtomicU64::new(0),
             source_synced: watch::Sender::new(false),
             backend_listed: AtomicBool::new(false),
             synced: watch::Sender::new(false),
@@ -52,6 +61,20 @@ impl PodTable {
     /// Reads or changes a pod's record.
     pub(crate) fn with<T>(&self, uid: &PodUid, f: impl FnOnce(&mut Record) -> T) -> Option<T> {
         self.lock().get_mut(uid).map(|record| f(record))
+    }
+
+    fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pods whose admission is open. They are open no longer, unless they are [put back](Self::put_back).
+    pub(crate) fn take_arrivals(&self) -> Arrivals {
+        std::mem::take(&mut self.arrivals())
+    }
+
+    /// These are still to be decided, and before those that came later.
+    pub(crate) fn put_back(&self, undecided: Arrivals) {
+        self.arrivals().extend(undecided);
     }
 
     pub(crate) fn is_source_synced(&self) -> bool {
@@ -112,6 +135,11 @@ impl PodTable {
         }
         // Somebody else has ended the pod (the pod garbage collector): it has to stop.
         let ended = desired.view == ApiView::Terminal;
+        if !std::mem::replace(&mut record.has_arrived, true) {
+            let key = (desired.created, self.serial.fetch_add(1, Ordering::Relaxed));
+            self.arrivals().insert(key, pod.uid.clone());
+        }
+        record.note_resize(&desired);
         record.desired = Some(desired);
         record.confirmed_gone = false;
         record.recover();

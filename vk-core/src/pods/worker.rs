@@ -12,7 +12,7 @@ use tracing::Instrument as _;
 use super::decide::{Patience, Step, decide};
 use super::observer::Observer;
 use super::publisher::Publisher;
-use super::record::{CreateCall, DeleteCall, Desired, Record};
+use super::record::{CreateCall, DeleteCall, Desired, Record, fingerprint};
 use super::resolve::{LateBound, ResolveError, Resolver};
 use super::source::chain;
 use super::state::{PodInput, PodState};
@@ -24,10 +24,13 @@ use crate::clock::Clock;
 use crate::config::NodeConfig;
 use crate::events::{PodEventRecord, Reason, Recorder};
 use crate::metrics::WorkMetrics;
-use crate::node::resources;
 use crate::provider::{ContainerState, Error, Feature, Features, PodRef, PodUid, Provider, Retry};
 
+mod admit;
+mod resize;
 mod statuses;
+
+pub(crate) use self::admit::Admission;
 
 /// Does the work of the passes. Shared by all of them.
 #[derive(Debug)]
@@ -48,12 +51,16 @@ pub(crate) struct Worker {
     pub(crate) deletes: Semaphore,
     pub(crate) draining: AtomicBool,
     pub(crate) metrics: WorkMetrics,
-    /// The node's allocatable resources have been given to the resolver.
-    pub(crate) allocatable_known: AtomicBool,
+    pub(crate) admission: Admission,
+    /// What is needed to know of the node before a pod is created is known.
+    pub(crate) may_create: AtomicBool,
 }
 
 /// Steps after which a pass lets others go first.
 const STEPS_PER_PASS: usize = 16;
+
+/// When a pod is looked at again whose admission could not be decided.
+const UNDECIDED: Duration = Duration::from_secs(1);
 
 /// A pass's place among those that may talk to the API server, given up while it waits for the provider.
 struct Slot<'a> {
@@ -95,8 +102,14 @@ impl Worker {
                 Step::WaitFor(delay) => return self.table.queue.add_after(uid.clone(), delay),
                 Step::Confirm => self.confirm(&pod).instrument(told("confirm")).await,
                 Step::Create if self.draining.load(Ordering::Acquire) => return,
-                // `resourceFieldRef` may ask for it, and would be refused for good. The answer wakes all pods.
-                Step::Create if !self.allocatable_known.load(Ordering::Acquire) => return,
+                // Without it pods would be refused for good. The answer wakes all pods.
+                Step::Create if !self.may_create.load(Ordering::Acquire) => return,
+                Step::Create if !self.is_admitted(uid) => {
+                    self.admit(uid).instrument(told("admit")).await;
+                    if !self.is_admitted(uid) {
+                        return self.table.queue.add_after(uid.clone(), UNDECIDED);
+                    }
+                }
                 Step::Create => self.create(&pod, &mut slot).instrument(told("create")).await,
                 Step::Look => self.look(&pod, &mut slot).instrument(told("look")).await,
                 Step::Update => self.update(&pod, &mut slot).instrument(told("update")).await,
@@ -125,21 +138,16 @@ impl Worker {
         Patience { creation_grace: self.config.creation_grace, deletion_slack: self.config.deletion_slack }
     }
 
-    /// Asks the provider, until it answers, what pods without limits of their own may use. Until then nothing is
+    /// Asks the provider, until it answers, what pods may use, and waits for the Node object. Until then nothing is
     /// created: a provider that cannot say what it has is in no state to start pods either.
-    pub(crate) async fn learn_allocatable(&self) {
+    pub(crate) async fn learn_about_node(&self) {
         let mut failures = 0;
         loop {
-            let asked = timeout(self.config.ping_timeout, self.provider.node_info()).await;
-            let learnt =
-                match asked.unwrap_or_else(|_| Err(Error::unavailable("node info: no answer in time"))) {
-                    Ok(info) => resources(&self.config, &info).map_err(|error| chain(&error)),
-                    Err(error) => Err(error.chain()),
-                };
-            match learnt {
-                Ok((_, allocatable)) => {
+            match self.ask_for_offer().await {
+                Ok(allocatable) => {
                     self.resolver.set_allocatable(allocatable);
-                    self.allocatable_known.store(true, Ordering::Release);
+                    self.admission.until_registered().await;
+                    self.may_create.store(true, Ordering::Release);
                     let waiting: Vec<_> = self.table.lock().keys().cloned().collect();
                     return waiting.into_iter().for_each(|uid| self.table.queue.add(uid));
                 }
@@ -241,6 +249,7 @@ impl Worker {
                 self.table.with(&pod.uid, |record| {
                     record.create = CreateCall::Accepted { at: Instant::now() };
                     record.applied = fingerprint;
+                    record.given = fingerprint;
                     record.failures = 0;
                     record.not_before = None;
                     if !matches!(record.situation, Situation::Ended { .. }) {
@@ -248,7 +257,11 @@ impl Worker {
                     }
                 });
                 self.follow(pod);
-                self.record(pod, Reason::ProviderCreateSuccess, "Create pod in provider successfully");
+                self.told_to_provider(
+                    pod,
+                    Reason::ProviderCreateSuccess,
+                    "Create pod in provider successfully",
+                );
             }
             Some(Err(Error::Rejected { field, reason })) => {
                 self.refuse(pod, "ProviderRejected", &format!("{field}: {reason}"));
@@ -362,6 +375,17 @@ impl Worker {
 
     async fn update(&self, pod: &PodRef, slot: &mut Slot<'_>) {
         let Some(object) = self.object(pod) else { return };
+        let object = self.allocate(pod, object).await;
+        let given = fingerprint(&object);
+        let known = self.table.with(&pod.uid, |record| {
+            let fresh = record.stale || record.refresh_at.is_some_and(|due| due <= Instant::now());
+            let same = record.given.or(record.applied) == Some(given);
+            (same && !fresh).then(|| record.desired.as_ref().map(|desired| desired.fingerprint))
+        });
+        if let Some(Some(fingerprint)) = known {
+            // Only what cannot be given (yet) has changed.
+            return self.applied(&pod.uid, fingerprint);
+        }
         let Some(capability) = self.provider.update() else {
             let message = format!(
                 "provider {} cannot change a running pod; it runs on as it was",
@@ -404,10 +428,21 @@ impl Worker {
         match answer.unwrap_or_else(|_| Err(Error::unavailable("update pod: no answer in time"))) {
             Ok(()) => {
                 self.applied(&pod.uid, fingerprint);
+                self.table.with(&pod.uid, |record| {
+                    record.given = Some(given);
+                    if let Some(progress) = record.resize.as_mut().and_then(|resize| resize.progress.as_mut())
+                    {
+                        progress.taken = true;
+                    }
+                });
                 self.follow(pod);
                 // New contents of files, or a pod taken up after a restart, are no news to its owner.
                 if why == Some(false) {
-                    self.record(pod, Reason::ProviderUpdateSuccess, "Update pod in provider successfully");
+                    self.told_to_provider(
+                        pod,
+                        Reason::ProviderUpdateSuccess,
+                        "Update pod in provider successfully",
+                    );
                 }
             }
             Err(error) => {
@@ -454,7 +489,11 @@ impl Worker {
                     let message = format!("Stopping container {container}");
                     self.recorder.pod(pod, PodEventRecord::new(Reason::Killing, message).about(container));
                 }
-                self.record(pod, Reason::ProviderDeleteSuccess, "Delete pod in provider successfully");
+                self.told_to_provider(
+                    pod,
+                    Reason::ProviderDeleteSuccess,
+                    "Delete pod in provider successfully",
+                );
             }
             Err(error) => {
                 let message = error.chain();
@@ -497,6 +536,14 @@ impl Worker {
                 self.failed(pod, "reading back a kept pod", &error.to_string(), Retry::Backoff);
                 None
             }
+        }
+    }
+
+    /// Tells that the provider has taken a call, unless it tells itself what becomes of the pod: its users then see
+    /// the kubelet's events and no others.
+    fn told_to_provider(&self, pod: &PodRef, reason: Reason, message: &str) {
+        if !self.native.contains(Feature::Events) {
+            self.record(pod, reason, message);
         }
     }
 

@@ -29,6 +29,9 @@ pub struct NodeInfo {
     pub kernel_version: String,
     /// `nodeInfo.containerRuntimeVersion`, as `scheme://version`.
     pub container_runtime_version: String,
+    /// Whether the backend enforces AppArmor profiles. Without it, pods that ask for one are refused with the reason
+    /// `AppArmor`, as by a kubelet whose host has none.
+    pub app_armor: bool,
     /// Whether pods can be started and watched right now.
     pub health: Health,
 }

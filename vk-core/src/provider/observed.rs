@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ResourceRequirements;
 
 use super::identity::{ContainerRef, PodRef};
 use super::io::ExitStatus;
@@ -87,6 +88,21 @@ pub struct ObservedContainer {
     pub image_id: Option<String>,
     /// The run's id, as `scheme://id`.
     pub container_id: Option<String>,
+    /// The resources that the present run has, if the backend says; `None` is those that it was given.
+    pub resources: Option<Box<ResourceRequirements>>,
+    /// Whom its first process runs as, if the backend says; `user.linux` in statuses (KEP-3619).
+    pub user: Option<LinuxUser>,
+}
+
+/// Whom a process runs as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinuxUser {
+    /// The user.
+    pub uid: i64,
+    /// The first group.
+    pub gid: i64,
+    /// All groups, the first among them.
+    pub groups: Vec<i64>,
 }
 
 /// A container's present state.
@@ -254,6 +270,8 @@ impl ObservedContainer {
             image: None,
             image_id: None,
             container_id: None,
+            resources: None,
+            user: None,
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -128,6 +129,12 @@ pub(super) enum Done {
     /// The sandbox was removed, or only stopped.
     Finished {
         removed: bool,
+        ended: Result<()>,
+    },
+    Resized {
+        name: String,
+        attempt: u32,
+        resources: ResourceRequirements,
         ended: Result<()>,
     },
     Nothing,
@@ -259,6 +266,7 @@ impl PodTask {
         for wanted in wanted {
             let Some(i) = self.units.iter().position(|unit| unit.name() == wanted.name) else { continue };
             let changed = self.units[i].spec.image != wanted.image;
+            let resizes = self.units[i].resizes(wanted);
             self.units[i].spec = Arc::new(wanted.clone());
             // What it waited for may be there now.
             if self.units[i].pull.is_none() || changed {
@@ -271,6 +279,17 @@ impl PodTask {
                     let why = format!("Container {} definition changed, will be restarted", wanted.name);
                     let grace = self.spec_grace();
                     self.replace(i, grace, &why);
+                }
+            } else if let Some(restarts) = resizes
+                && self.units[i].is_live()
+                && self.stop.is_none()
+            {
+                if restarts {
+                    self.machine.replacing(&wanted.name, true);
+                    let why = format!("Container {} resize requires restart", wanted.name);
+                    self.replace(i, self.spec_grace(), &why);
+                } else {
+                    self.resize(i, Duration::ZERO);
                 }
             }
         }
@@ -301,6 +320,40 @@ impl PodTask {
             }));
         }
         self.pod = pod;
+    }
+
+    /// Gives a running container the resources that its specification has, after a pause.
+    fn resize(&mut self, i: usize, pause: Duration) {
+        let (unit, backend) = (&self.units[i], Arc::clone(&self.shared.backend));
+        let (name, run) = (unit.spec.name.clone(), unit.run(&self.pod.pod));
+        let resources = unit.spec.resources.clone().unwrap_or_default();
+        self.jobs.push(Box::pin(async move {
+            tokio::time::sleep(pause).await;
+            let ended = match backend.resize() {
+                Some(capability) => capability.resize_container(&run, &resources).await,
+                None => Err(Error::rejected("resources", "the backend resizes no containers")),
+            };
+            Done::Resized { name, attempt: run.attempt, resources, ended }
+        }));
+    }
+
+    fn resized(&mut self, name: &str, attempt: u32, resources: ResourceRequirements, ended: Result<()>) {
+        let Some(i) = self.units.iter().position(|unit| unit.name() == name) else { return };
+        let unit = &mut self.units[i];
+        if unit.attempt != attempt || !unit.is_live() {
+            return;
+        }
+        match ended {
+            Ok(()) => unit.has(resources),
+            // What is wanted by now is tried again; what is not any more has a job of its own.
+            Err(error) if unit.spec.resources.as_ref() == Some(&resources) => {
+                tracing::warn!(pod = %self.pod.pod, container = name, error = error.chain(), "resizing");
+                if error.retry() != Retry::Never {
+                    self.resize(i, HELD);
+                }
+            }
+            Err(_) => {}
+        }
     }
 
     /// Decides what is due now. When to decide again at the latest.
@@ -395,6 +448,7 @@ impl PodTask {
             self.machine.held(name, now + SHOWN);
             return Some(now + SHOWN);
         }
+        unit.resources = Some(Box::new(unit.spec.resources.clone().unwrap_or_default()));
         let attempt = self.machine.next_attempt(name);
         let launch = Launch {
             shared: Arc::clone(&self.shared),
@@ -421,6 +475,9 @@ impl PodTask {
         let now = Instant::now();
         match done {
             Done::Nothing => {}
+            Done::Resized { name, attempt, resources, ended } => {
+                self.resized(&name, attempt, resources, ended);
+            }
             Done::Measured(usage) => self.measured(usage),
             Done::Sandbox(Ok(ips)) => {
                 self.ips = ips;
@@ -465,8 +522,15 @@ impl PodTask {
     }
 
     fn no_sandbox(&mut self, error: &Error, now: Instant) {
-        let message = format!("Failed to create pod sandbox: {}", error.chain());
-        self.shared.tell(&self.pod.pod, PodEventRecord::new(Reason::FailedCreatePodSandBox, message));
+        let message = error.chain();
+        // A kubelet mounts volumes before it makes a sandbox.
+        let event = if message.starts_with("MountVolume.") {
+            PodEventRecord::new(Reason::FailedMount, message)
+        } else {
+            let message = format!("Failed to create pod sandbox: {message}");
+            PodEventRecord::new(Reason::FailedCreatePodSandBox, message)
+        };
+        self.shared.tell(&self.pod.pod, event);
         if error.retry() == Retry::Never {
             // It can never run here.
             self.outcome = Some(PodOutcome {

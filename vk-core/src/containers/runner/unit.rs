@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Probe};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Probe, ResourceRequirements};
 use tokio::time::Instant;
 
 use crate::containers::backend::{ContainerRun, RunExit, RunRecord};
@@ -31,6 +31,8 @@ pub(super) struct Unit {
     pub(super) hook_error: Option<String>,
     /// It ended and waits for so long before it is started again.
     pub(super) backs_off: Option<Duration>,
+    /// The resources of its present run, as far as this process knows.
+    pub(super) resources: Option<Box<ResourceRequirements>>,
     /// Failed pulls of its image in a row, and when the back-off is told.
     pub(super) pull: Option<Pull>,
 }
@@ -94,6 +96,7 @@ impl Unit {
             kill: None,
             hook_error: None,
             backs_off: None,
+            resources: None,
             pull: None,
         }
     }
@@ -146,7 +149,7 @@ impl Unit {
 
     /// It runs. Whether that is news.
     pub(super) fn runs(&mut self, record: &RunRecord, started_at: jiff::Timestamp) -> bool {
-        let attempt = self.attempt;
+        let (attempt, resources) = (self.attempt, self.resources.clone());
         self.veil = None;
         let seen = self.entry();
         if seen.container_id.as_deref() == Some(&record.id)
@@ -159,7 +162,34 @@ impl Unit {
             seen.last = Some(end);
         }
         seen.of_run(record, attempt);
+        seen.resources = resources;
         true
+    }
+
+    /// Its present run has these resources.
+    pub(super) fn has(&mut self, resources: ResourceRequirements) {
+        self.resources = Some(Box::new(resources));
+        if let Some(seen) = &mut self.seen {
+            seen.resources.clone_from(&self.resources);
+        }
+    }
+
+    /// The change from its present resources to those, if its run is to go on: whether a new run is needed for it.
+    pub(super) fn resizes(&self, wanted: &Container) -> Option<bool> {
+        let (old, new) = (self.spec.resources.clone(), wanted.resources.clone());
+        let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
+        let amounts = |resources: &ResourceRequirements, name: &str| {
+            [&resources.requests, &resources.limits]
+                .map(|list| list.as_ref().and_then(|list| list.get(name)).cloned())
+        };
+        let mut changed =
+            ["cpu", "memory"].into_iter().filter(|name| amounts(&old, name) != amounts(&new, name));
+        let restarts = |name: &str| {
+            let mut policies = wanted.resize_policy.iter().flatten();
+            policies.any(|policy| policy.resource_name == name && policy.restart_policy == "RestartContainer")
+        };
+        let first = changed.next()?;
+        Some(restarts(first) || changed.any(restarts))
     }
 
     /// Its run has ended so.
@@ -274,6 +304,7 @@ impl ObservedContainer {
         self.container_id = Some(record.id.clone());
         self.image = Some(record.image.clone()).filter(|image| !image.is_empty());
         self.image_id = Some(record.image_id.clone()).filter(|id| !id.is_empty());
+        self.user.clone_from(&record.user);
     }
 }
 

@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::containers::{self, Lists, View};
 use super::phase::Phase;
 use super::wanted;
+use crate::pods::resize::{IN_PROGRESS, PENDING};
 use crate::provider::{PodOutcome, Sandbox};
 
 const SANDBOX: &str = "PodReadyToStartContainers";
@@ -27,14 +28,7 @@ const LOST_SANDBOX: &str = "pod sandbox is not ready";
 pub(in crate::pods) fn is_owned(kind: &str) -> bool {
     matches!(
         kind,
-        SANDBOX
-            | INITIALIZED
-            | READY
-            | CONTAINERS_READY
-            | SCHEDULED
-            | RESTARTING
-            | "PodResizePending"
-            | "PodResizeInProgress"
+        SANDBOX | INITIALIZED | READY | CONTAINERS_READY | SCHEDULED | RESTARTING | PENDING | IN_PROGRESS
     )
 }
 
@@ -78,6 +72,11 @@ impl Verdict {
 pub(super) fn conditions(facts: &Facts<'_>) -> Vec<PodCondition> {
     let current = facts.view.current.conditions.as_deref().unwrap_or_default();
     let mut all = Vec::with_capacity(current.len() + 6);
+    // Those about a change of resources are the caller's to set, and come first; nothing is changed at the end.
+    let about_resize = |c: &&PodCondition| c.type_ == PENDING || c.type_ == IN_PROGRESS;
+    if !facts.phase.is_terminal() {
+        all.extend(current.iter().filter(about_resize).cloned());
+    }
     all.extend(current.iter().filter(|c| !is_owned(&c.type_)).cloned());
     if let Some(outcome) = facts.disruption {
         let verdict = Verdict {

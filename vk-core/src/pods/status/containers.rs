@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, PodSpec, PodStatus, VolumeMountStatus,
+    ContainerStatus, ContainerUser, LinuxContainerUser, PodSpec, PodStatus, VolumeMountStatus,
 };
 
 use super::wanted::{Kind, Wanted, may_restart_all, restarts};
 use super::{WaitingFor, seconds};
-use crate::provider::{ContainerState, ExitStatus, ObservedContainer, PodRuntime, Termination};
+use crate::provider::{ContainerState, ExitStatus, LinuxUser, ObservedContainer, PodRuntime, Termination};
 
 /// What a kubelet says of a container whose end it did not see.
 const UNKNOWN_REASON: &str = "ContainerStatusUnknown";
@@ -136,9 +136,11 @@ fn status(view: &View<'_>, wanted: Wanted<'_>, current: Option<&[ContainerStatus
     if !has_container(&status) {
         wanted.image.unwrap_or_default().clone_into(&mut status.image);
     } else if observed.is_some() {
-        let resources = wanted.resources.cloned().unwrap_or_default();
-        status.allocated_resources = resources.requests.clone().filter(|r| !r.is_empty());
-        status.resources = Some(resources);
+        let allocated = wanted.resources.cloned().unwrap_or_default();
+        status.allocated_resources = allocated.requests.clone().filter(|r| !r.is_empty());
+        let actual =
+            observed.filter(|_| is_running(&status)).and_then(|observed| observed.resources.as_deref());
+        status.resources = Some(actual.cloned().unwrap_or(allocated));
     }
     if wanted.kind == Kind::Init && was_forgotten(view, observed, &status) {
         status.state = Some(terminated(ContainerStateTerminated {
@@ -213,8 +215,24 @@ fn from_observed(
         image: observed.image.as_deref().or(wanted.image).unwrap_or_default().to_owned(),
         image_id: observed.image_id.clone().unwrap_or_default(),
         container_id: container_id.map(str::to_owned),
+        user: user(observed, container_id, current),
         ..ContainerStatus::default()
     }
+}
+
+/// Whom the run is by; remembered of a run whose backend says it no more.
+fn user(
+    observed: &ObservedContainer,
+    id: Option<&str>,
+    current: Option<&ContainerStatus>,
+) -> Option<ContainerUser> {
+    if let Some(LinuxUser { uid, gid, groups }) = &observed.user {
+        let (uid, gid, groups) = (*uid, *gid, Some(groups.clone()));
+        let linux = LinuxContainerUser { uid, gid, supplemental_groups: groups };
+        return id.map(|_| ContainerUser { linux: Some(linux) });
+    }
+    let current = current.filter(|current| id.is_some() && current.container_id.as_deref() == id)?;
+    current.user.clone()
 }
 
 /// Whether an observed end is the one that the status shows already.
@@ -270,6 +288,7 @@ fn wait_for(
             status.image_id.clear();
             status.resources = None;
             status.allocated_resources = None;
+            status.user = None;
         }
     }
     status.state = Some(waiting(&waits.reason, &waits.message));

@@ -21,7 +21,7 @@ pub(super) fn effective(spec: &PodSpec) -> ResourceRequirements {
 }
 
 /// Requests of the whole pod, `None` if there are none.
-pub(super) fn requests(spec: &PodSpec) -> Option<Resources> {
+pub(crate) fn requests(spec: &PodSpec) -> Option<Resources> {
     Some(total(spec, |r| r.requests.as_ref(), false)).filter(|r| !r.is_empty())
 }
 

@@ -10,6 +10,7 @@ use super::Worker;
 use crate::backoff::api_backoff;
 use crate::pods::publisher::{Publisher, Written};
 use crate::pods::record::{Desired, Presence};
+use crate::pods::resize::{IN_PROGRESS, PENDING};
 use crate::pods::source::chain;
 use crate::pods::state::{PodInput, PodState};
 use crate::pods::status::{Situation, StatusInput, pod_status};
@@ -104,8 +105,10 @@ impl Worker {
             self.table.with(uid, |record| record.input(PodInput::StatusPublished));
             return;
         }
+        self.finish_resize(&pod, &object);
+        let shown = self.shown(&pod, &object);
         let wanted = pod_status(&StatusInput {
-            pod: &object,
+            pod: shown.as_ref().unwrap_or(&object),
             observed: runtime.as_deref(),
             situation: &situation,
             host_ips: &self.config.addresses,
@@ -139,6 +142,28 @@ impl Worker {
             self.settle_write(&pod, over, written);
         };
         writing.instrument(self.story.step("status", &pod)).await;
+    }
+
+    /// The object as its resources are allocated, with the conditions about a change of them; `None`: as it is.
+    fn shown(&self, pod: &PodRef, object: &Pod) -> Option<Pod> {
+        let about_resize = |kind: &str| kind == PENDING || kind == IN_PROGRESS;
+        let resize = self.table.with(&pod.uid, |record| record.resize.clone()).flatten();
+        let current = object.status.as_ref().and_then(|status| status.conditions.as_ref());
+        let tells = current.into_iter().flatten().any(|condition| about_resize(&condition.type_));
+        if resize.is_none() && !tells {
+            return None;
+        }
+        let mut shown = object.clone();
+        if let (Some(spec), Some(resize)) = (&mut shown.spec, &resize) {
+            resize.allocation.apply(spec);
+        }
+        let status = shown.status.get_or_insert_default();
+        let mut conditions = resize.map(|resize| resize.conditions()).unwrap_or_default();
+        conditions.extend(
+            status.conditions.iter().flatten().filter(|condition| !about_resize(&condition.type_)).cloned(),
+        );
+        status.conditions = Some(conditions);
+        Some(shown)
     }
 
     fn settle_write(&self, pod: &PodRef, over: bool, written: Result<Written, kube::Error>) {
