@@ -128,9 +128,10 @@ impl Api {
         Ok(self.json(Method::DELETE, path, JSON, &options).await?.0)
     }
 
-    /// A container's log, as far as it can be read.
-    pub(crate) async fn log(&self, pod: &str, container: &str) -> Result<Option<String>> {
-        let path = format!("{}/log?container={container}", self.path("Pod", Some(pod))?);
+    /// A container's log, or that of its run before, as far as it can be read.
+    pub(crate) async fn log(&self, pod: &str, container: &str, previous: bool) -> Result<Option<String>> {
+        let path = self.path("Pod", Some(pod))?;
+        let path = format!("{path}/log?container={container}&previous={previous}");
         let (code, body) = self.call(Method::GET, &path, JSON, Vec::new()).await?;
         Ok((code == 200).then(|| String::from_utf8_lossy(&body).into_owned()))
     }

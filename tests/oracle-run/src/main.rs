@@ -76,15 +76,25 @@ struct Counts {
 }
 
 async fn run(cli: &Cli) -> Result<bool> {
-    let mut cases = Case::read_folder(&cli.folder)?;
+    let mut read = Case::read_each(&cli.folder)?;
     if !cli.only.is_empty() {
-        cases.retain(|case| cli.only.iter().any(|pattern| matches(pattern, &case.name)));
-        anyhow::ensure!(!cases.is_empty(), "no case is named {}", cli.only.join(" or "));
+        read.retain(|(name, _)| cli.only.iter().any(|pattern| matches(pattern, name)));
+        anyhow::ensure!(!read.is_empty(), "no case is named {}", cli.only.join(" or "));
+    }
+    let mut counts = Counts::default();
+    let mut cases = Vec::new();
+    for (name, case) in read {
+        match case {
+            Ok(case) => cases.push(case),
+            Err(error) => {
+                counts.differ += 1;
+                println!("{name}: differs: it could not be read: {error:#}");
+            }
+        }
     }
     // The longest first: the last to end is what everybody waits for.
     cases.sort_by(|a, b| b.length().total_cmp(&a.length()));
     let bed = Bed::open().await.context("preparing images and network")?;
-    let mut counts = Counts::default();
     let mut used: BTreeSet<&str> = BTreeSet::new();
     let mut running = stream::iter(cases)
         .map(|case| {

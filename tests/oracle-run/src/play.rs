@@ -46,6 +46,8 @@ struct Play<'a> {
     /// When the pod was created.
     start: Instant,
     logs: BTreeMap<String, String>,
+    /// What scripts printed.
+    outputs: Vec<String>,
     answers: Vec<Difference>,
 }
 
@@ -65,9 +67,9 @@ pub(crate) async fn play(bed: &Bed, case: &Case) -> Result<Run> {
         ready(&api, &node).await?;
         let name = case.pod.as_ref().map(|pod| pod["metadata"]["name"].as_str().unwrap_or("pod").to_owned());
         let watched = Watched::start(bed.client.clone(), &api.namespace, name).await?;
-        let (logs, answers) = (BTreeMap::new(), Vec::new());
+        let (logs, outputs, answers) = (BTreeMap::new(), Vec::new(), Vec::new());
         let start = Instant::now();
-        let mut play = Play { bed, case, api: api.clone(), node, watched, start, logs, answers };
+        let mut play = Play { bed, case, api: api.clone(), node, watched, start, logs, outputs, answers };
         let run = play.run().await;
         let pod = play.pod().map(|pod| pod["metadata"]["name"].as_str().unwrap_or_default().to_owned());
         Ok((run, play.node, pod))
@@ -128,15 +130,27 @@ async fn clean_up(api: &Api, node: OurNode, pod: Option<&str>, case: &Case) -> R
     if let Some(pod) = pod {
         api.delete(&api.path("Pod", Some(pod))?, &json!({"gracePeriodSeconds": 0})).await?;
     }
+    if case.crowd().is_some() {
+        let path = format!("/api/v1/namespaces/default/pods/others-{name}");
+        api.delete(&path, &json!({"gracePeriodSeconds": 0})).await?;
+    }
     Ok(())
 }
 
 impl Play<'_> {
     async fn run(&mut self) -> Result<Run> {
         let is_job = |object: &&Value| object["kind"] == "Job";
+        if let Some((resource, amount)) = self.case.crowd() {
+            self.crowd(&resource, amount).await?;
+        }
         for object in self.case.objects.iter().filter(|object| !is_job(object)) {
             let object = self.placed(object);
             self.api.must_create(&object).await?;
+        }
+        let (before, after) = self.case.actions.split_at(self.case.preparations());
+        self.start = Instant::now();
+        for action in before {
+            self.act(action).await.context("an action before the pod")?;
         }
         self.start = Instant::now();
         if let Some(pod) = &self.case.pod {
@@ -148,7 +162,7 @@ impl Play<'_> {
             job["spec"]["template"] = self.scheduled(&job["spec"]["template"]);
             self.api.must_create(&job).await?;
         }
-        for action in &self.case.actions {
+        for action in after {
             self.until(action.at).await;
             // What is done inside the container changes no version by itself, so that all before it count.
             let inside = matches!(action.act, Act::Http(_) | Act::Exec(_));
@@ -156,6 +170,32 @@ impl Play<'_> {
             self.act(action).await.with_context(|| format!("the action at {} s", action.at))?;
         }
         self.watch_the_end().await
+    }
+
+    /// Has so much of the node taken by a pod of no case, as the recorder's node had others. It goes with its node.
+    async fn crowd(&self, resource: &str, amount: i64) -> Result<()> {
+        let amount = if resource == "cpu" { format!("{amount}m") } else { amount.to_string() };
+        let name = format!("others-{}", self.node.name);
+        let container = json!({
+            "name": "a", "image": "oracle.test/tool:1", "imagePullPolicy": "Never", "command": ["tool", "serve"],
+            "resources": {"requests": {resource: amount}},
+        });
+        let pod = json!({
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": {"nodeName": self.node.name, "automountServiceAccountToken": false, "containers": [container]},
+        });
+        let api = Api { client: self.api.client.clone(), namespace: "default".to_owned() };
+        api.must_create(&pod).await?;
+        let path = api.path("Pod", Some(&name))?;
+        let deadline = Instant::now() + CATCH_UP;
+        while api.get(&path).await?.is_none_or(|pod| pod["status"]["startTime"].is_null()) {
+            if Instant::now() > deadline {
+                bail!("pod {name} was not taken up");
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
     }
 
     /// The object with our node's name where the recording has a placeholder.
@@ -234,12 +274,20 @@ impl Play<'_> {
                 eviction["metadata"]["name"] = json!(pod);
                 Some(self.api.post(&path, &eviction).await?)
             }
+            Act::Bind => {
+                let path = format!("{}/binding", self.api.path("Pod", Some(&pod))?);
+                let target = json!({"apiVersion": "v1", "kind": "Node", "name": self.node.name});
+                let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod},
+                    "target": target});
+                Some(self.api.post(&path, &binding).await?)
+            }
             Act::Http(path) => {
                 self.ask(path).await?;
                 None
             }
             Act::Exec(script) => {
-                self.exec(script).await?;
+                let output = self.exec(script).await?;
+                self.outputs.push(output);
                 None
             }
             Act::StopNode => {
@@ -306,7 +354,7 @@ impl Play<'_> {
 
     /// Runs a script by kubectl. The recording does not say in which container: it is the one whose probe looks at what
     /// scripts change, or else the first.
-    async fn exec(&self, script: &str) -> Result<()> {
+    async fn exec(&self, script: &str) -> Result<String> {
         let spec = &self.case.pod.as_ref().context("exec needs a pod")?["spec"];
         let lists = ["initContainers", "containers"];
         let all: Vec<&Value> =
@@ -323,10 +371,12 @@ impl Play<'_> {
             .output()
             .await
             .context("starting kubectl")?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if !output.status.success() {
-            bail!("kubectl exec: {}", String::from_utf8_lossy(&output.stderr).trim());
+            // The recorder went on, too.
+            eprintln!("{}: kubectl exec: {}", self.case.name, text(&output.stderr).trim());
         }
-        Ok(())
+        Ok(text(&output.stdout) + &text(&output.stderr))
     }
 
     /// What the watch delivered, as the recorder would have written it.
@@ -357,9 +407,22 @@ impl Play<'_> {
     /// Reads the logs that the recording has; what cannot be read any more stays as it was.
     async fn read_logs(&mut self) -> Result<()> {
         let (names, pod) = (self.names(), self.pod_name());
-        for container in self.case.recording.logs.keys() {
-            if let Some(log) = self.api.log(&pod, container).await? {
-                self.logs.insert(container.clone(), names.text(&log));
+        let containers = self.case.containers();
+        for (key, recorded) in &self.case.recording.logs {
+            if self.case.pod.is_none() || containers.contains(key) {
+                if let Some(log) = self.api.log(&pod, key, false).await? {
+                    self.logs.insert(key.clone(), names.text(&log));
+                }
+                continue;
+            }
+            // A text under a name of the recorder's own: what a script printed, or the log of a run before the last.
+            let mut found: Vec<String> = self.outputs.iter().map(|output| names.text(output)).collect();
+            for container in &containers {
+                found.extend(self.api.log(&pod, container, true).await?.map(|log| names.text(&log)));
+            }
+            let same = found.iter().find(|text| *text == recorded).or(found.last());
+            if let Some(text) = same {
+                self.logs.insert(key.clone(), text.clone());
             }
         }
         Ok(())

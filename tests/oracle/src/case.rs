@@ -8,6 +8,8 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::text;
+
 /// A recorded case.
 #[derive(Clone, Debug)]
 pub struct Case {
@@ -108,6 +110,8 @@ pub enum Act {
     Create(Value),
     /// The pod is evicted with this `Eviction`, less what every one has.
     Evict(Value),
+    /// The pod is bound to the node.
+    Bind,
     /// A path on port 8080 of the pod is asked for.
     Http(String),
     /// A shell script is run in a container of the pod.
@@ -162,21 +166,31 @@ impl Case {
     /// # Errors
     /// A file that cannot be read, or that says what this version does not know: nothing is passed over.
     pub fn read_folder(folder: &Path) -> Result<Vec<Self>> {
+        Self::read_each(folder)?.into_iter().map(|(_, case)| case).collect()
+    }
+
+    /// The same, each file on its own, by the file's name: one that cannot be read keeps nobody from the others.
+    ///
+    /// # Errors
+    /// A folder that cannot be read, or holds no cases.
+    pub fn read_each(folder: &Path) -> Result<Vec<(String, Result<Self>)>> {
         let inner = folder.join("cases");
         let folder = if inner.is_dir() { inner } else { folder.to_owned() };
         let mut cases = Vec::new();
         for entry in fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {
             let path = entry.with_context(|| format!("reading {}", folder.display()))?.path();
             if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
-                let text =
-                    fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-                cases.push(Self::parse(&text).with_context(|| path.display().to_string())?);
+                let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()));
+                let case =
+                    text.and_then(|text| Self::parse(&text).with_context(|| path.display().to_string()));
+                cases.push((name, case));
             }
         }
         if cases.is_empty() {
             bail!("{} holds no cases (files that end in .yaml)", folder.display());
         }
-        cases.sort_by(|a, b| a.name.cmp(&b.name));
+        cases.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(cases)
     }
 
@@ -212,6 +226,56 @@ impl Case {
         })
     }
 
+    /// How many of the actions come before the pod: the recorder wrote them down with the moment of its creation.
+    /// What is done to the pod itself comes after it.
+    #[must_use]
+    pub fn preparations(&self) -> usize {
+        let prepares = |action: &&Action| {
+            let on_others = match &action.act {
+                Act::Delete(target, _) | Act::Patch(target, _) => {
+                    target.kind != "Pod" || target.name.is_some()
+                }
+                Act::Create(_) | Act::StopNode | Act::StartNode | Act::RestartNode => true,
+                Act::Bind | Act::Evict(_) | Act::Http(_) | Act::Exec(_) => false,
+            };
+            on_others && action.at <= 0.0
+        };
+        self.actions.iter().take_while(prepares).count()
+    }
+
+    /// What the recorder's other pods had of the node when the case's own was told that there is no room beside them: a
+    /// resource and its amount as a kubelet counts it (thousandths of a processor), less what the case's other pods ask
+    /// for. `None` where a pod asked for more than the whole node, or nobody was told so.
+    #[must_use]
+    pub fn crowd(&self) -> Option<(String, i64)> {
+        let statuses = self.recording.transitions.iter().map(|transition| transition.status.to_string());
+        let (resource, used) = statuses.filter_map(|status| text::shortage(&status)).next()?;
+        let of_pod = |pod: &Value| -> i64 {
+            let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
+            let amounts = containers.filter_map(|each| each["resources"]["requests"][&resource].as_str());
+            amounts.filter_map(|amount| text::amount(&resource, amount)).sum()
+        };
+        let own = self.objects.iter().filter(|object| object["kind"] == "Pod").map(of_pod).sum::<i64>();
+        Some((resource, used - own)).filter(|(_, others)| *others > 0)
+    }
+
+    /// The names of the pod's containers, those that are put into it later too; none where an object makes the pod.
+    #[must_use]
+    pub fn containers(&self) -> Vec<String> {
+        fn named(spec: &Value) -> impl Iterator<Item = String> {
+            let lists = ["initContainers", "containers", "ephemeralContainers"];
+            let all = lists.into_iter().flat_map(|list| spec[list].as_array().into_iter().flatten());
+            all.filter_map(|container| container["name"].as_str().map(str::to_owned))
+        }
+        let mut names: Vec<String> = self.pod.iter().flat_map(|pod| named(&pod["spec"])).collect();
+        for action in &self.actions {
+            if let Act::Patch(_, patch) = &action.act {
+                names.extend(named(&patch["spec"]));
+            }
+        }
+        names
+    }
+
     /// When the recording ends, in seconds since the pod's creation.
     #[must_use]
     pub fn length(&self) -> f64 {
@@ -240,6 +304,8 @@ impl Action {
             Act::Create(object.clone())
         } else if let Some(eviction) = entry.get("evict") {
             Act::Evict(if eviction.is_null() { json!({}) } else { eviction.clone() })
+        } else if entry.contains_key("binding") {
+            Act::Bind
         } else if let Some(path) = text("http") {
             Act::Http(path)
         } else if let Some(script) = text("exec") {
@@ -266,6 +332,34 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_file_that_cannot_be_read_is_an_error_of_its_own() {
+        let folder = std::env::temp_dir().join(format!("vk-oracle-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("good.yaml"), "{name: good, what: y, pod: {}}").unwrap();
+        fs::write(folder.join("bad.yaml"), "{name: bad, pod: {}, actions: [{at: 1, reboot: now}]}").unwrap();
+        let read = Case::read_each(&folder).unwrap();
+        let strict = Case::read_folder(&folder);
+        fs::remove_dir_all(&folder).unwrap();
+        let told: Vec<_> = read.iter().map(|(name, case)| (name.as_str(), case.is_ok())).collect();
+        assert_eq!(told, [("bad", false), ("good", true)]);
+        assert!(strict.is_err());
+    }
+
+    #[test]
+    fn what_is_done_to_the_node_at_the_beginning_comes_before_the_pod() {
+        let of = |actions: &str| {
+            Case::parse(&format!("{{name: x, what: y, pod: {{}}, actions: [{actions}]}}"))
+                .unwrap()
+                .preparations()
+        };
+        let (taint, later) = ("{at: 0.0, patch: {}, kind: Node}", "{at: 0.1, patch: {}, kind: Node}");
+        assert_eq!(of(&format!("{taint}, {later}")), 1);
+        assert_eq!(of(later), 0);
+        assert_eq!(of("{at: 0.0, delete: {kind: Pod}}"), 0);
+        assert_eq!(of(&format!("{{at: 0.0, create: {{kind: Pod}}}}, {taint}")), 2);
+    }
+
+    #[test]
     fn every_kind_of_action_is_read() {
         let text = "
 name: x
@@ -276,6 +370,7 @@ actions:
 - {at: 2, patch: {spec: {a: 1}}, kind: Pod, subresource: resize, code: 403, message: no}
 - {at: 3, http: /set?http=0}
 - {at: 4, node: the kubelet is stopped}
+- {at: 4.5, binding: <node>}
 - {at: 5, note: the recorder stopped waiting, for: x}
 transitions:
 - {at: 0.5, by: '-', type: ADDED, generation: 1, status: {phase: Pending}}
@@ -291,9 +386,10 @@ transitions:
         assert_eq!(case.actions[1].code, Some(403));
         assert_eq!(case.actions[2].act, Act::Http("/set?http=0".to_owned()));
         assert_eq!(case.actions[3].act, Act::StopNode);
-        assert_eq!(case.actions.len(), 4);
+        assert_eq!(case.actions[4].act, Act::Bind);
+        assert_eq!(case.actions.len(), 5);
         assert!(case.touches_node());
-        assert!((case.length() - 4.0).abs() < 1e-9);
+        assert!((case.length() - 4.5).abs() < 1e-9);
     }
 
     #[test]

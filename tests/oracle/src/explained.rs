@@ -114,24 +114,6 @@ pub static EXPLANATIONS: &[Explanation] = &[
               by chance at every walk. The same lines came in another order.",
         covers: |_, difference| difference.ours == REORDERED,
     },
-    Explanation {
-        name: "provider-events",
-        why: "The node tells of the provider's calls as events of their own, by the names that Go Virtual Kubelet's users \
-              know (ProviderCreateSuccess and its kin). They come beside the kubelet's events and change none of them.",
-        covers: |_, difference| {
-            difference.recorded == "never told" && difference.place.starts_with("event Normal Provider")
-        },
-    },
-    Explanation {
-        name: "container-user",
-        why: "A kubelet fills containerStatuses[].user with what its runtime reports (KEP-3619), and leaves it out where \
-              the runtime reports nothing: the field is optional in the CRI, and backends of virtual nodes have none.",
-        covers: |_, difference| {
-            difference.place.starts_with("details: container ")
-                && difference.place.ends_with(" user")
-                && difference.ours == "nothing"
-        },
-    },
 ];
 
 #[cfg(test)]

@@ -53,6 +53,35 @@ pub(crate) fn normal(text: &str) -> String {
     text
 }
 
+/// A kubelet's words about a resource that is short.
+static SHORTAGE: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"enough resource: ([a-z./-]+), requested: (\d+), used: (\d+), capacity: (\d+)")
+        .expect("a pattern")
+});
+
+/// The resource that others have taken so much of that there was no room for what would have fit without them, and how
+/// much they have.
+pub(crate) fn shortage(text: &str) -> Option<(String, i64)> {
+    let found = SHORTAGE.captures(text)?;
+    let [requested, used, capacity] = [2, 3, 4].map(|index| found[index].parse::<i64>().ok());
+    (requested? <= capacity?).then_some((found[1].to_owned(), used?))
+}
+
+/// An amount as a kubelet counts it in its messages; of the notations those that cases use.
+pub(crate) fn amount(resource: &str, text: &str) -> Option<i64> {
+    const SUFFIXES: [(&str, i64); 5] =
+        [("Ki", 1 << 10), ("Mi", 1 << 20), ("Gi", 1 << 30), ("k", 1000), ("M", 1_000_000)];
+    let unit = if resource == "cpu" { 1000 } else { 1 };
+    if let Some(thousandths) = text.strip_suffix('m') {
+        return thousandths.parse().ok().filter(|_| resource == "cpu");
+    }
+    let (number, factor) = SUFFIXES
+        .iter()
+        .find_map(|(suffix, factor)| Some((text.strip_suffix(suffix)?, *factor)))
+        .unwrap_or((text, 1));
+    Some(number.parse::<i64>().ok()? * factor * unit)
+}
+
 /// Sizes in what `ls -l` prints: of folders and file systems, and of files that hold names of one run.
 static SIZES: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"(?m)^(total|[-dl][-rwxsStT]{9} +\d+ +\w+ +\w+) +(\d+|SIZE)").expect("a pattern")
@@ -78,6 +107,19 @@ mod tests {
         let listed = "total 24\n-rw-r--r--    1 0        2000            25 DATE namespace\n25 total\n";
         let expected = "total <size>\n-rw-r--r--    1 0        2000 <size> DATE namespace\n25 total\n";
         assert_eq!(log(listed), expected);
+    }
+
+    #[test]
+    fn a_shortage_is_one_where_others_are_in_the_way() {
+        let told = |requested: u32| {
+            shortage(&format!(
+                "Node didn't have enough resource: cpu, requested: {requested}, used: 1300, capacity: 2000"
+            ))
+        };
+        assert_eq!(told(1000), Some(("cpu".to_owned(), 1300)));
+        assert_eq!(told(64000), None);
+        assert_eq!((amount("cpu", "50m"), amount("cpu", "2")), (Some(50), Some(2000)));
+        assert_eq!((amount("memory", "32Mi"), amount("memory", "x")), (Some(33_554_432), None));
     }
 
     #[test]
