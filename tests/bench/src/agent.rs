@@ -22,7 +22,7 @@ pub(crate) fn line_up(external: &[String], without: &[String]) -> Result<Vec<Con
     let mut contestants = Vec::new();
     if let Ok(binary) = std::env::var("VK_NODE_BIN") {
         let command = format!(
-            "{binary} --provider mock --nodename {{node}} --kubeconfig {{kubeconfig}} --node-ip {{address}} --log-level warn"
+            "{binary} --provider mock --nodename {{node}} --kubeconfig {{kubeconfig}} --node-ip {{address}} --log-level warn --capacity cpu=1k,memory=1Ti,pods=20k"
         );
         contestants.push(Contestant { name: "ours".into(), command: Some(command), needs_node: false });
     }

@@ -59,6 +59,16 @@ impl Pods {
         self.api.patch(name, &PatchParams::default(), &patch).await.expect("the pod is patched")
     }
 
+    /// Asks for other resources of a running pod.
+    ///
+    /// # Panics
+    /// When the API server refuses.
+    pub async fn resize(&self, name: &str, patch: &Value) -> Pod {
+        let patch = Patch::Strategic(patch);
+        let patched = self.api.patch_subresource("resize", name, &PatchParams::default(), &patch).await;
+        patched.expect("the pod is patched")
+    }
+
     /// Merges a patch into a pod's status, strategically, as somebody who is not the node.
     ///
     /// # Panics

@@ -20,6 +20,11 @@ macro_rules! in_memory {
 }
 
 in_memory! {
+    admission::{
+        pods_are_let_in_as_they_were_created_while_there_is_room,
+        what_runs_is_never_refused_after_a_restart,
+        other_resources_are_given_when_there_is_room_for_them,
+    },
     calls::{
         an_instant_pod_costs_a_status_write_and_a_deletion,
         an_end_that_says_something_costs_one_write,

@@ -45,6 +45,11 @@ async fn a_node_told_to_deregister_takes_its_object_with_it() {
 }
 
 real! {
+    admission::{
+        pods_are_let_in_as_they_were_created_while_there_is_room,
+        what_runs_is_never_refused_after_a_restart,
+        other_resources_are_given_when_there_is_room_for_them,
+    },
     controllers::{
         a_deployment_is_scaled_rolled_and_emptied,
         a_deployment_keeps_its_pods_when_the_nodes_object_is_deleted,

@@ -1,5 +1,6 @@
 //! The scenarios, by what they are about.
 
+pub mod admission;
 pub mod calls;
 pub mod controllers;
 pub mod deletion;

@@ -43,6 +43,11 @@ macro_rules! recorded {
 // termination-message-fallback three containers end at one moment of virtual time, in any order; the recorded one is
 // one of six.
 recorded! {
+    admission_node_selector,
+    admission_out_of_cpu,
+    admission_out_of_memory,
+    admission_refused_then_deleted,
+    admission_sysctl_forbidden,
     command_missing,
     command_missing_always,
     container_restart_never_in_always_pod,
@@ -64,6 +69,7 @@ recorded! {
     exit3_onfailure,
     fails_once_then_succeeds,
     generation_and_labels,
+    host_port_taken,
     image_changed_to_missing,
     image_invalid_name,
     image_never_pull,
@@ -88,6 +94,7 @@ recorded! {
     readiness_exec_flips,
     readiness_gate_unset_then_set,
     readiness_http_flips,
+    resize_cpu_up,
     rule_restart_on_exit_code,
     sidecar_crashes,
     sidecar_startup_probe,

@@ -82,9 +82,14 @@ pub(crate) async fn play(case: &Case) -> Run {
 
 impl Play<'_> {
     async fn run(mut self) -> Run {
-        let watching = tokio::spawn(watch(self.client.clone(), Arc::clone(&self.seen)));
         for object in &self.case.objects {
             self.create(object).await;
+        }
+        let name = self.case.pod.as_ref().and_then(|pod| pod["metadata"]["name"].as_str()).unwrap_or("pod");
+        let watching = tokio::spawn(watch(self.client.clone(), name.to_owned(), Arc::clone(&self.seen)));
+        let (before, after) = self.case.actions.split_at(self.case.preparations());
+        for action in before {
+            self.act(action).await;
         }
         self.begin = Instant::now();
         if let Some(pod) = &self.case.pod {
@@ -96,7 +101,7 @@ impl Play<'_> {
             if self.seen.lock().unwrap().is_empty() { Err("it is not") } else { Ok(()) }
         })
         .await;
-        for action in &self.case.actions {
+        for action in after {
             sleep_until(self.begin + Duration::from_secs_f64(action.at)).await;
             self.act(action).await;
         }
@@ -121,11 +126,13 @@ impl Play<'_> {
     }
 
     async fn create(&self, object: &Value) {
-        let mut object = object.clone();
+        let mut object = placed(object);
         let kind = object["kind"].as_str().unwrap_or("ConfigMap").to_owned();
         object["apiVersion"] = json!("v1");
         object["kind"] = json!(kind.clone());
-        object["metadata"]["namespace"] = json!(NAMESPACE);
+        if kind != "Node" {
+            object["metadata"]["namespace"] = json!(NAMESPACE);
+        }
         let object: DynamicObject = serde_json::from_value(object).unwrap();
         self.api(&kind).create(&PostParams::default(), &object).await.unwrap();
     }
@@ -136,6 +143,7 @@ impl Play<'_> {
             "ConfigMap" => "configmaps",
             "Secret" => "secrets",
             "Service" => "services",
+            "Node" => "nodes",
             other => panic!("{}: objects of kind {other} are not known here", self.case.name),
         };
         let resource = ApiResource {
@@ -145,11 +153,17 @@ impl Play<'_> {
             kind: kind.to_owned(),
             plural: plural.to_owned(),
         };
+        if kind == "Node" {
+            return Api::all_with(self.client.clone(), &resource);
+        }
         Api::namespaced_with(self.client.clone(), NAMESPACE, &resource)
     }
 
     async fn act(&self, action: &Action) {
-        let name = |target: &Target| target.name.clone().unwrap_or_else(|| self.pod_name());
+        let name = |target: &Target| match target.kind.as_str() {
+            "Node" => NODE.to_owned(),
+            _ => target.name.clone().unwrap_or_else(|| self.pod_name()),
+        };
         match &action.act {
             Act::Delete(target, options) => {
                 let grace = options["gracePeriodSeconds"].as_u64().map(|s| u32::try_from(s).unwrap());
@@ -226,8 +240,7 @@ impl Play<'_> {
             .items
             .iter()
             .map(|event| names.event(&serde_json::to_value(event).unwrap(), &pod_name))
-            // The Go Virtual Kubelet's events come beside the kubelet's.
-            .filter(|event| event.object == "Pod" && !event.reason.starts_with("Provider"))
+            .filter(|event| event.object == "Pod" || event.object.starts_with("Pod/"))
             .collect();
         let mut logs = BTreeMap::new();
         for container in self.case.recording.logs.keys() {
@@ -250,6 +263,12 @@ impl Play<'_> {
     }
 }
 
+/// The object with this node's name where the recording has a placeholder.
+fn placed(object: &Value) -> Value {
+    let text = object.to_string().replace("<node>", NODE);
+    serde_json::from_str(&text).unwrap()
+}
+
 /// A pod as the real API server writes it: of conditions also the time that nobody sets.
 fn whole(pod: &Value) -> Value {
     let mut pod = pod.clone();
@@ -260,7 +279,7 @@ fn whole(pod: &Value) -> Value {
     pod
 }
 
-async fn watch(client: kube::Client, seen: Seen) {
+async fn watch(client: kube::Client, name: String, seen: Seen) {
     let resource = ApiResource::erase::<Pod>(&());
     let pods: Api<DynamicObject> = Api::namespaced_with(client, NAMESPACE, &resource);
     let mut from = "0".to_owned();
@@ -275,6 +294,9 @@ async fn watch(client: kube::Client, seen: Seen) {
                 _ => continue,
             };
             from = object.metadata.resource_version.clone().unwrap_or(from);
+            if object.metadata.name.as_deref() != Some(&name) {
+                continue;
+            }
             seen.lock().unwrap().push((Instant::now(), kind, serde_json::to_value(object).unwrap()));
         }
     }
