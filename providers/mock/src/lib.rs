@@ -55,7 +55,7 @@
 //! # Exec, attach, port-forward
 //!
 //! Commands: `sh` (`-c` with `;`, `&&`, `||`, `>&2`, quotes and variables; or line by line), `echo`, `cat`, `env`,
-//! `true`, `false`, `exit`, `sleep`, `hostname`, `ls`, `rm`, `test`, `wc` (bytes), `tar` as `kubectl cp` calls it,
+//! `true`, `false`, `exit`, `sleep`, `hostname`, `ls`, `rm`, `touch`, `test`, `wc` (bytes), `tar` as `kubectl cp` calls it,
 //! `stty size`, `resize` (prints every size of the window), and `bytes N` (N bytes, of which byte i is i mod 251).
 //! Files live in memory, up to 512 MiB a container, and go with the pod. An attached client sees new lines of the
 //! log, and its own input again; where the container has `stdin` and its command is `sh`, that shell runs for it, and

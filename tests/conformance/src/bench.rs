@@ -11,7 +11,7 @@ use vk_core::provider::{
 };
 
 use crate::check::{Check, fail, skip};
-use crate::journal::{Journal, MAIN, Sights, Source};
+use crate::journal::{Journal, MAIN, Sight, Sights, Source};
 use crate::pods::{self, Plan};
 use crate::subject::{Errand, Patience, Recipe, Subject, Work};
 
@@ -78,11 +78,10 @@ impl Bench {
             Ok(Err(error)) => return fail(format!("no connection: {}", error.chain())),
             Err(_) => return fail(format!("no connection within {:?}", self.patience.call)),
         };
-        let watch = watching.then(|| {
-            let watch = Arc::clone(&provider).watch_pods();
-            tokio::spawn(Arc::clone(&self.journal).follow(watch))
-        });
-        *lock(&self.link) = Some(Link { provider, watch });
+        *lock(&self.link) = Some(Link { provider, watch: None });
+        if watching {
+            self.watch_again().await;
+        }
         Ok(())
     }
 
@@ -95,12 +94,26 @@ impl Bench {
         }
     }
 
-    /// Watches again after [`unwatch`](Self::unwatch), into the same journal.
-    pub fn watch_again(&self) {
+    /// Watches again after [`unwatch`](Self::unwatch), into the same journal. Waits for the watch's first word, as a
+    /// node does, so that nothing happens before the watch has begun; what that word should be is a clause's.
+    pub async fn watch_again(&self) {
+        let since = self.journal.len();
         if let Some(link) = lock(&self.link).as_mut() {
             let watch = Arc::clone(&link.provider).watch_pods();
             link.watch = Some(tokio::spawn(Arc::clone(&self.journal).follow(watch)));
         }
+        let first = async {
+            loop {
+                let changed = self.journal.changed();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                if !self.watch_items(since).is_empty() {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        let _ = timeout(self.patience.tell, first).await;
     }
 
     /// The daemon is restarted: everything of ours in memory is dropped. Nothing is asked of the new provider yet;
@@ -115,12 +128,13 @@ impl Bench {
         self.connect(true).await
     }
 
-    /// Gives every pod to a provider that has to be given them after a restart.
+    /// Lists, and then gives every pod to a provider that has to be given them after a restart, as a node does.
     ///
     /// # Errors
     /// The provider takes none.
     pub async fn adopt(&self) -> Check {
         let provider = self.provider();
+        self.look().await;
         if !provider.native().contains(Feature::Adoption) {
             return Ok(());
         }
@@ -520,6 +534,9 @@ impl Bench {
         if lock(&self.link).is_none() && self.connect(false).await.is_err() {
             return self.made().iter().map(|made| format!("{}: no connection", made.pod.pod.uid)).collect();
         }
+        if lock(&self.link).as_ref().is_some_and(|link| link.watch.is_none()) {
+            self.watch_again().await;
+        }
         let removals = self.made().into_iter().map(|made| async move {
             let left = self.remove(&made).await.err()?;
             Some(format!("pod {}: {left}", made.pod.pod.uid))
@@ -549,7 +566,7 @@ impl Bench {
                 }
             };
             let gone = match &made.owner {
-                None => self.until_over(pod, self.journal.len(), within).await.is_ok(),
+                None => self.until_gone(pod, self.journal.len(), within).await.is_ok(),
                 Some(owner) => self.left(owner, pod, within).await,
             };
             if gone {
@@ -557,6 +574,15 @@ impl Bench {
             }
         }
         Err(last)
+    }
+
+    /// Waits until a pod was told to be gone, be it before `since`, or is missing from a listing after it.
+    async fn until_gone(&self, pod: &PodRef, since: usize, within: Duration) -> Check<Sights> {
+        let told = |sights: &Sights| {
+            sights.0.iter().any(|(_, sight)| matches!(sight, Sight::Gone(_)))
+                || self.journal.sights(&pod.uid, since).is_over()
+        };
+        self.until(pod, 0, within, "its end", told).await
     }
 
     /// Whether a pod leaves somebody else's listing.

@@ -77,7 +77,7 @@ impl Suite {
     /// All clauses against this subject.
     #[must_use]
     pub fn new(subject: Arc<dyn Subject>) -> Self {
-        Self { subject, clauses: CLAUSES.iter().collect(), most: Duration::MAX }
+        Self { subject, clauses: CLAUSES.iter().collect(), most: Duration::from_hours(3) }
     }
 
     /// Only the clauses whose name, or whose group, is among these.
@@ -93,7 +93,7 @@ impl Suite {
         Ok(self)
     }
 
-    /// Begins no clause after this time; those that were not begun count as failed.
+    /// Begins no clause after this time; those that were not begun count as failed. Default 3 hours.
     #[must_use]
     pub fn within(mut self, most: Duration) -> Self {
         self.most = most;

@@ -142,24 +142,27 @@ impl Process {
     /// Runs another command beside the program, with output of its own.
     pub(super) async fn exec(self: &Arc<Self>, words: &[String], io: ExecIo) -> i32 {
         let (sender, mut output) = tokio::sync::mpsc::unbounded_channel();
-        let mut shell = Shell::new(Arc::clone(self), Some(sender));
-        let ended = shell.program(words).await;
-        drop(shell);
-        let (mut out, mut err) = match io {
-            ExecIo::Tty { output, .. } => (Some(output), None),
-            ExecIo::Pipes { stdout, stderr, .. } => (stdout, stderr),
+        let (stdin, mut out, mut err) = match io {
+            ExecIo::Tty { stdin, output, .. } => (stdin, Some(output), None),
+            ExecIo::Pipes { stdin, stdout, stderr } => (stdin, stdout, stderr),
         };
-        while let Some((to, bytes)) = output.recv().await {
-            let writer = if to == Output::Stderr { err.as_mut().or(out.as_mut()) } else { out.as_mut() };
-            if let Some(writer) = writer
-                && writer.write_all(&bytes).await.is_err()
-            {
-                break;
+        let mut shell = Shell::new(Arc::clone(self), Some(sender)).reading(stdin);
+        let running = async move { shell.program(words).await };
+        // It ends when the shell is gone, and with it the sender.
+        let writing = async {
+            while let Some((to, bytes)) = output.recv().await {
+                let writer = if to == Output::Stderr { err.as_mut().or(out.as_mut()) } else { out.as_mut() };
+                if let Some(writer) = writer
+                    && writer.write_all(&bytes).await.is_err()
+                {
+                    break;
+                }
             }
-        }
-        for writer in out.iter_mut().chain(&mut err) {
-            let _ = writer.shutdown().await;
-        }
+            for writer in out.iter_mut().chain(&mut err) {
+                let _ = writer.shutdown().await;
+            }
+        };
+        let (ended, ()) = tokio::join!(running, writing);
         ended.code
     }
 

@@ -1,11 +1,13 @@
 //! Running programs and scripts, on tokio's clock.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
+use vk_core::provider::Reader;
 
 use super::process::{Ended, Output, Process};
 use super::program::{After, Command, Redirect, Step, parse};
@@ -22,6 +24,8 @@ pub(super) struct Shell {
     process: Arc<Process>,
     /// Of a command beside the container's own program: where its output goes.
     aside: Option<UnboundedSender<(Output, Vec<u8>)>>,
+    /// Of such a command: its standard input. Locked only so that a shell can be shared.
+    input: Mutex<Option<Reader>>,
     /// What `trap … TERM` has set.
     trap: Option<String>,
     /// When what runs beside has ended.
@@ -32,7 +36,13 @@ pub(super) struct Shell {
 
 impl Shell {
     pub(super) fn new(process: Arc<Process>, aside: Option<UnboundedSender<(Output, Vec<u8>)>>) -> Self {
-        Self { process, aside, trap: None, beside: None, last: 0, ended: None }
+        Self { process, aside, input: Mutex::default(), trap: None, beside: None, last: 0, ended: None }
+    }
+
+    /// With a standard input.
+    pub(super) fn reading(mut self, input: Option<Reader>) -> Self {
+        self.input = Mutex::new(input);
+        self
     }
 
     pub(super) fn knows(program: &str) -> bool {
@@ -193,6 +203,7 @@ impl Shell {
                 0
             }
             "rm" => i32::from(!arguments.iter().all(|file| self.process.files.remove(file))),
+            "cat" if arguments.is_empty() => self.copy(out).await,
             "cat" => self.cat(arguments, out),
             "test" | "[" => i32::from(!match arguments {
                 [flag, file, ..] if flag == "-f" => self.process.files.read(file).is_some(),
@@ -204,6 +215,17 @@ impl Shell {
                 127
             }
         }
+    }
+
+    /// Prints what it reads, as it comes.
+    async fn copy(&mut self, out: Option<&Redirect>) -> i32 {
+        let input = self.input.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut input) = input else { return 0 };
+        let mut part = vec![0; 8 << 10];
+        while let Ok(read @ 1..) = input.read(&mut part).await {
+            self.write(out, Output::Stdout, &part[..read]);
+        }
+        0
     }
 
     fn cat(&self, names: &[String], out: Option<&Redirect>) -> i32 {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::shell::Shell;
 use super::tar;
 
-const NAMES: [&str; 19] = [
-    "sh", "bash", "echo", "cat", "env", "printenv", "true", "false", "sleep", "stty", "resize", "bytes",
-    "tar", "test", "ls", "rm", "wc", "hostname", "exit",
+const NAMES: [&str; 20] = [
+    "touch", "sh", "bash", "echo", "cat", "env", "printenv", "true", "false", "sleep", "stty", "resize",
+    "bytes", "tar", "test", "ls", "rm", "wc", "hostname", "exit",
 ];
 /// Written at a time by the generator.
 const CHUNK: usize = 32 * 1024;
@@ -74,6 +74,13 @@ pub(super) async fn run(shell: &mut Shell, name: &str, arguments: &[String]) -> 
         "rm" => {
             for path in arguments.iter().filter(|path| !path.starts_with('-')) {
                 shell.files.remove(path);
+            }
+        }
+        "touch" => {
+            for path in arguments.iter().filter(|path| shell.files.read(path).is_none()) {
+                if let Err(error) = shell.files.write(path, bytes::Bytes::new()) {
+                    return complain(shell, &format!("touch: {path}: {error}")).await;
+                }
             }
         }
         "wc" => {

@@ -44,7 +44,7 @@ pub async fn a_watch_does_not_take_a_failure_for_an_end(bench: &Bench) -> Check 
     bench.unwatch().await;
     let since = bench.mark();
     faults.fail_rate(Verb::List, 1.0);
-    bench.watch_again();
+    bench.watch_again().await;
     tokio::time::sleep(bench.patience().quiet).await;
     faults.fail_rate(Verb::List, 0.0);
     let listed =

@@ -3,24 +3,40 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use vk_core::provider::{ExitStatus, Feature};
+use vk_core::provider::{ExitStatus, Feature, PodRef};
 
 use crate::bench::Bench;
 use crate::check::{Check, demand, fail};
-use crate::journal::is_running;
+use crate::journal::{Sight, Sights, Source, is_running};
 use crate::pods::Plan;
 use crate::subject::Work;
 
 /// Longer than anything in a test pod takes.
 const AMPLE: Duration = Duration::from_secs(60);
 
+/// Lets the watch say what a listing may have said before it. Returns where in the journal the time after begins.
+async fn agreed(bench: &Bench, pod: &PodRef, since: usize) -> usize {
+    // That it says so at all is another clause's.
+    let _ = bench.until_watched(pod, since, bench.patience().tell, "its end", Sights::is_over).await;
+    bench.mark()
+}
+
 /// A process that takes a part of its grace period to end is let.
 pub async fn the_grace_period_is_granted(bench: &Bench) -> Check {
     let pod = bench.running(Work::Farewell { seconds: 3, code: 5 }).await?;
     let began = Instant::now();
     let since = bench.delete(&pod.pod, AMPLE).await?;
-    bench.until_over(&pod.pod, since, AMPLE + bench.patience().stop).await?;
+    // Seconded by a listing, for that an end is told too early is another clause's.
+    let gone = |sights: &Sights| {
+        let listed = sights.by(Source::List);
+        let runs = |sight: &Sight| matches!(sight, Sight::Is(runtime) if is_running(runtime));
+        sights.is_over() && listed.0.last().is_some_and(|(_, sight)| !runs(sight))
+    };
+    bench.until(&pod.pod, since, AMPLE + bench.patience().stop, "its end", gone).await?;
     let took = began.elapsed();
+    let sights = bench.sights(&pod.pod, since);
+    let killed = sights.ends().any(|end| end.exit == ExitStatus::Code(137));
+    demand!(!killed, "it takes 3 s of its minute to end, and was killed after {took:?}");
     demand!(took >= Duration::from_secs(2), "it takes 3 s of its minute to end, and was gone after {took:?}");
     Ok(())
 }
@@ -66,11 +82,9 @@ pub async fn the_last_exit_code_is_told(bench: &Bench) -> Check {
     let pod = bench.running(Work::Farewell { seconds: 3, code: 5 }).await?;
     let since = bench.mark();
     bench.delete(&pod.pod, AMPLE).await?;
-    bench.until_over(&pod.pod, since, AMPLE + bench.patience().stop).await?;
-    let sights = bench.sights(&pod.pod, since);
-    let told = sights.ends().any(|end| matches!(end.exit, ExitStatus::Code(_)));
-    demand!(told, "the pod was stopped, and how its container ended was not told; {}", sights.last());
-    Ok(())
+    let told = |sights: &Sights| sights.ends().any(|end| matches!(end.exit, ExitStatus::Code(_)));
+    let within = Duration::from_secs(3) + bench.patience().stop + bench.patience().tell;
+    bench.until(&pod.pod, since, within, "how its container ended when it was stopped", told).await.map(drop)
 }
 
 /// Once a pod is told to be gone, nothing of it runs.
@@ -79,7 +93,7 @@ pub async fn nothing_runs_after_the_end(bench: &Bench) -> Check {
     let since = bench.mark();
     bench.delete(&pod.pod, AMPLE).await?;
     let sights = bench.until_over(&pod.pod, since, AMPLE + bench.patience().stop).await?;
-    let end = bench.mark();
+    let end = agreed(bench, &pod.pod, since).await;
     bench.quiet().await;
     let later = bench.sights(&pod.pod, end);
     demand!(
@@ -97,9 +111,11 @@ pub async fn a_deleted_pod_does_not_come_back(bench: &Bench) -> Check {
         return crate::check::skip("the provider restarts nothing (Feature::Restarts)");
     }
     let pod = bench.run(&Plan::of(Work::Forever).restarted("Always")).await?;
-    let since = bench.delete(&pod.pod, AMPLE).await?;
-    bench.until_over(&pod.pod, since, AMPLE + bench.patience().stop).await?;
-    let end = bench.mark();
+    let since = bench.mark();
+    bench.delete(&pod.pod, AMPLE).await?;
+    let over = bench.mark();
+    bench.until_over(&pod.pod, over, AMPLE + bench.patience().stop).await?;
+    let end = agreed(bench, &pod.pod, since).await;
     bench.quiet().await;
     bench.quiet().await;
     let later = bench.sights(&pod.pod, end);

@@ -110,10 +110,14 @@ pub async fn a_tail_is_the_last_lines(bench: &Bench) -> Check {
 /// A log that begins at a moment has the lines from that moment on, and no others.
 pub async fn a_start_leaves_out_what_is_older(bench: &Bench) -> Check {
     capability(&*bench.provider())?;
-    let pod = bench.draft(&Plan::of(Work::Ticks(4)))?;
-    bench.create(&pod).await?;
-    bench.until_ended(&pod.pod, 0).await?;
-    let whole = read_all(bench, &bench.main(&pod), &LogOptions::default()).await?.entries;
+    let pod = bench.running(Work::Ticks(60)).await?;
+    let deadline = Instant::now() + Duration::from_secs(5) + bench.patience().tell;
+    let mut whole = Vec::new();
+    while whole.len() < 4 && Instant::now() < deadline {
+        tokio::time::sleep(bench.patience().poll).await;
+        whole =
+            read(bench, &bench.main(&pod), &LogOptions::default(), 4, bench.patience().poll).await?.entries;
+    }
     let (Some(first), Some(last)) = (whole.first(), whole.last()) else { return fail("the log is empty") };
     demand!(first.time < last.time, "lines printed a second apart have one time, {}", last.time);
     let options = LogOptions { start: Some(LogStart::At(last.time)), ..LogOptions::default() };
@@ -170,18 +174,20 @@ pub async fn a_previous_log_is_that_of_the_run_before(bench: &Bench) -> Check {
     bench.needs(Feature::Restarts)?;
     let pod = bench.run(&Plan::of(Work::Last(3)).restarted("Always")).await?;
     let again = |sights: &Sights| {
-        sights.running().any(|runtime| runtime.container(MAIN).is_some_and(|main| main.restart_count > 0))
+        sights.running().any(|runtime| {
+            runtime.container(MAIN).is_some_and(|main| main.restart_count > 0 || main.last.is_some())
+        })
     };
     bench.until(&pod.pod, 0, bench.patience().start, "a second run", again).await?;
     let main = bench.main(&pod);
     let options = LogOptions { previous: true, ..LogOptions::default() };
     let before = read_all(bench, &main, &options).await?.entries;
     let present = first_line(bench, &main).await?;
-    let Some(last) = before.last() else { return fail("the log of the run before is empty") };
+    let Some(first) = before.first() else { return fail("the log of the run before is empty") };
     demand!(
-        last.time < present.time,
-        "the run before wrote until {}, the present one from {} on",
-        last.time,
+        first.time < present.time,
+        "the log of the run before begins at {}, and so does that of the present one: {}",
+        first.time,
         present.time
     );
     Ok(())

@@ -16,7 +16,7 @@ pub async fn a_new_daemon_finds_its_pods(bench: &Bench) -> Check {
     bench.restart().await?;
     let listed = bench.list().await?;
     demand!(
-        listed.iter().any(|found| found.pod == pod.pod),
+        listed.iter().any(|found| found.pod.uid == pod.pod.uid),
         "after a restart of the daemon its {} pods are not the one that it had",
         listed.len()
     );
@@ -27,6 +27,8 @@ pub async fn a_new_daemon_finds_its_pods(bench: &Bench) -> Check {
 pub async fn a_new_daemon_starts_nothing_twice(bench: &Bench) -> Check {
     let pod = bench.running(Work::Forever).await?;
     let before = run_of(bench, &pod.pod, 0);
+    // A container that was started at the same moment would look the same.
+    tokio::time::sleep(Duration::from_secs(2)).await;
     bench.restart().await?;
     let since = bench.mark();
     bench.create_again(&pod).await?;
@@ -45,6 +47,7 @@ pub async fn a_new_daemon_can_delete(bench: &Bench) -> Check {
     bench.restart().await?;
     bench.unwatch().await;
     let since = bench.delete(&pod.pod, Duration::ZERO).await?;
+    bench.watch_again().await;
     bench.until_over(&pod.pod, since, bench.patience().stop).await.map(drop).or_else(|_| {
         fail("after a restart of the daemon a deletion was accepted, and the pod is still there")
     })

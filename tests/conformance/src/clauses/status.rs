@@ -4,7 +4,7 @@ use vk_core::provider::{ContainerState, ExitStatus, Feature, Sandbox};
 
 use crate::bench::Bench;
 use crate::check::{Check, demand, fail, skip};
-use crate::journal::MAIN;
+use crate::journal::{MAIN, Sight, Sights};
 use crate::pods::{INIT, Plan};
 use crate::subject::Work;
 
@@ -36,11 +36,12 @@ pub async fn a_finished_pod_is_gone(bench: &Bench) -> Check {
     bench.create(&pod).await?;
     bench.until_ended(&pod.pod, 0).await?;
     let within = bench.patience().stop + bench.patience().tell;
-    bench
-        .until_over(&pod.pod, 0, within)
-        .await
-        .map(drop)
-        .or_else(|_| fail("its only container has ended for good, and its sandbox was never told to be gone"))
+    // That a listing lacks it would be no word on its sandbox.
+    let gone = |sights: &Sights| {
+        sights.runtimes().any(|runtime| runtime.sandbox == Sandbox::Gone)
+            || sights.0.iter().any(|(_, sight)| matches!(sight, Sight::Gone(_)))
+    };
+    bench.until(&pod.pod, 0, within, "that its sandbox is gone", gone).await.map(drop)
 }
 
 /// A pod that runs keeps its addresses: once told, they are in everything that is told of it.
@@ -70,7 +71,7 @@ pub async fn the_end_before_a_restart_is_kept(bench: &Bench) -> Check {
     bench.needs(Feature::Restarts)?;
     let plan = Plan::of(Work::Last(3)).restarted("Always");
     let pod = bench.run(&plan).await?;
-    let kept = |sights: &crate::journal::Sights| {
+    let kept = |sights: &Sights| {
         sights.running().any(|runtime| {
             let last = runtime.container(MAIN).and_then(|main| main.last.as_ref());
             last.is_some_and(|last| last.exit == ExitStatus::Code(3))
@@ -85,7 +86,7 @@ pub async fn the_end_before_a_restart_is_kept(bench: &Bench) -> Check {
 async fn restarted(bench: &Bench) -> Check<vk_core::provider::ResolvedPod> {
     bench.needs(Feature::Restarts)?;
     let pod = bench.run(&Plan::of(Work::Last(3)).restarted("Always")).await?;
-    let counted = |sights: &crate::journal::Sights| {
+    let counted = |sights: &Sights| {
         sights.runtimes().any(|runtime| runtime.container(MAIN).is_some_and(|main| main.restart_count > 0))
     };
     let within = bench.patience().start + bench.patience().tell;

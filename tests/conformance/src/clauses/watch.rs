@@ -66,7 +66,7 @@ pub async fn a_deletion_is_watched(bench: &Bench) -> Check {
 /// A watch that was dropped can be begun again, and tells what came after as well.
 pub async fn a_watch_can_be_begun_again(bench: &Bench) -> Check {
     bench.unwatch().await;
-    bench.watch_again();
+    bench.watch_again().await;
     let pod = bench.draft(&Plan::of(Work::Forever))?;
     bench.create(&pod).await?;
     let patience = bench.patience();
