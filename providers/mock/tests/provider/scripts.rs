@@ -214,7 +214,7 @@ async fn a_pod_is_deleted_at_any_stage_and_what_never_ran_has_no_exit_code() {
             match bench.event().await {
                 PodEvent::Gone { last, .. } => break last.unwrap(),
                 PodEvent::Changed(_) | PodEvent::Told { .. } | PodEvent::Probed { .. } => {}
-                PodEvent::Listed(_) => panic!("no gap"),
+                other => panic!("no gap, and nothing that these tests do not know: {other:?}"),
             }
         };
         assert_eq!(summary(&last), expected, "after {after} s");

@@ -90,6 +90,7 @@ fn line(event: &PodEvent) -> Option<String> {
             let container = event.container.as_deref().unwrap_or("-");
             Some(format!("{} {container}: {}", event.reason.as_str(), event.message))
         }
+        other => panic!("an event that these tests do not know: {other:?}"),
     }
 }
 

@@ -12,8 +12,8 @@ use tokio::sync::{RwLock, broadcast};
 use vk_conformance::journal::{MAIN, is_running};
 use vk_core::provider::{
     ContainerAttach, ContainerExec, ContainerKind, ContainerLogs, ContainerState, Error, ExitStatus,
-    Features, NodeInfo, ObservedPod, PodEvent, PodPrepare, PodRef, PodRuntime, PodStats, PodUid, PodUpdate,
-    PortForward, Provider, ResolvedPod, Result, Sandbox,
+    Features, FieldSupport, NodeInfo, ObservedPod, PodEvent, PodPrepare, PodRef, PodRuntime, PodStats,
+    PodUid, PodUpdate, PortForward, Provider, ResolvedPod, Result, Sandbox,
 };
 use vk_mock::MockBackend;
 
@@ -387,6 +387,10 @@ impl Provider for Buggy {
 
     fn native(&self) -> Features {
         self.inner.native()
+    }
+
+    fn fields(&self) -> &FieldSupport {
+        self.inner.fields()
     }
 
     async fn node_info(&self) -> Result<NodeInfo> {
