@@ -357,8 +357,12 @@ impl Record {
         if self.state.is_some_and(|state| !state.is_over()) {
             let deleting = self.state == Some(PodState::Terminating);
             let ended = self.runtime.as_ref().is_some_and(|runtime| !runtime.may_run());
-            self.situation =
+            let is_refused = matches!(self.situation, Situation::Refused { .. });
+            let end =
                 if deleting || ended { Situation::Ended { reason: None, message: None } } else { lost() };
+            if !is_refused {
+                self.situation = end;
+            }
             self.input(PodInput::ObservedGone);
         }
     }
@@ -400,6 +404,15 @@ impl Record {
             && self.eviction.is_none()
             && self.situation == nothing_special
             && self.runtime.as_ref().is_none_or(|runtime| runtime.may_run())
+    }
+
+    /// Whether it has yet to be decided whether it is let in. A kubelet asks so of a pod, too, that was deleted before
+    /// it came to see it.
+    pub(crate) fn awaits_admission(&self) -> bool {
+        matches!(self.state, Some(PodState::Accepted | PodState::Terminating))
+            && self.place.is_none()
+            && !self.was_created()
+            && !matches!(self.situation, Situation::Refused { .. })
     }
 
     /// Whether a create may have reached the backend.

@@ -117,6 +117,9 @@ impl Worker {
                     self.delete(&pod, grace, &mut slot).instrument(told("delete")).await;
                 }
                 Step::Settle => {
+                    if self.may_create.load(Ordering::Acquire) && !self.is_admitted(uid) {
+                        self.admit(uid).instrument(told("admit")).await;
+                    }
                     self.table.with(uid, Record::absent);
                 }
                 Step::Remove => self.remove(&pod).instrument(told("remove")).await,

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, ContainerUser, LinuxContainerUser, PodSpec, PodStatus, VolumeMountStatus,
+    ContainerStatus, ContainerUser, LinuxContainerUser, PodSpec, PodStatus, ResourceRequirements,
+    VolumeMountStatus,
 };
 
 use super::wanted::{Kind, Wanted, may_restart_all, restarts};
@@ -140,7 +141,11 @@ fn status(view: &View<'_>, wanted: Wanted<'_>, current: Option<&[ContainerStatus
         status.allocated_resources = allocated.requests.clone().filter(|r| !r.is_empty());
         let actual =
             observed.filter(|_| is_running(&status)).and_then(|observed| observed.resources.as_deref());
-        status.resources = Some(actual.cloned().unwrap_or(allocated));
+        let mut resources = actual.cloned().unwrap_or(allocated);
+        if actual.is_some() {
+            keep_memory_request(&mut resources, &status, current);
+        }
+        status.resources = Some(resources);
     }
     if wanted.kind == Kind::Init && was_forgotten(view, observed, &status) {
         status.state = Some(terminated(ContainerStateTerminated {
@@ -152,6 +157,24 @@ fn status(view: &View<'_>, wanted: Wanted<'_>, current: Option<&[ContainerStatus
     status.volume_mounts = mounts(&wanted);
     set_flags(&mut status, &wanted, observed);
     status
+}
+
+/// A run's request for memory is nothing that could be read back from it: a kubelet goes on saying what it said when the
+/// run began, however it is resized.
+fn keep_memory_request(
+    resources: &mut ResourceRequirements,
+    status: &ContainerStatus,
+    current: Option<&ContainerStatus>,
+) {
+    let same_run = |current: &&ContainerStatus| {
+        is_running(current) && is_running(status) && current.container_id == status.container_id
+    };
+    let said = current
+        .filter(same_run)
+        .and_then(|current| current.resources.as_ref()?.requests.as_ref()?.get("memory"));
+    if let (Some(said), Some(requests)) = (said, &mut resources.requests) {
+        requests.insert("memory".to_owned(), said.clone());
+    }
 }
 
 /// Whether the observation would have a container run that has ended for good. The API server refuses

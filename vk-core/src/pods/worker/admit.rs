@@ -15,7 +15,7 @@ use crate::node::{NodeResources, labels, resources};
 use crate::pods::admission::{Demand, Ground, Host, Ledger, Refusal, check};
 use crate::pods::record::CreateCall;
 use crate::pods::source::chain;
-use crate::pods::state::{PodInput, PodState};
+use crate::pods::state::PodInput;
 use crate::pods::status::Situation;
 use crate::pods::table::Arrivals;
 use crate::provider::{Error, NodeInfo, PodRef, PodUid};
@@ -101,10 +101,7 @@ impl Worker {
 
     /// Whether the pod has its place, or needs none because it is not going to be created.
     pub(super) fn is_admitted(&self, uid: &PodUid) -> bool {
-        let admitted = |record: &mut crate::pods::record::Record| {
-            record.place.is_some() || record.state != Some(PodState::Accepted)
-        };
-        self.table.with(uid, admitted).unwrap_or(true)
+        self.table.with(uid, |record| !record.awaits_admission()).unwrap_or(true)
     }
 
     /// Decides about every pod whose admission is open: pods that came together are let in as they were created,
@@ -117,7 +114,7 @@ impl Worker {
         for (key, uid) in arrivals {
             let is_new = self.table.with(&uid, |record| {
                 let state = record.state?;
-                if state == PodState::Accepted {
+                if record.awaits_admission() {
                     return Some(true);
                 }
                 if !state.is_over()
@@ -138,8 +135,7 @@ impl Worker {
         let mut again = Arrivals::new();
         for (key, uid) in undecided {
             let open = self.table.with(&uid, |record| {
-                let is_new = record.state == Some(PodState::Accepted) && record.place.is_none();
-                let desired = record.desired.clone().filter(|_| is_new);
+                let desired = record.desired.clone().filter(|_| record.awaits_admission());
                 (record.pod.clone(), record.state.is_none(), desired)
             });
             match open {
@@ -210,7 +206,7 @@ impl Worker {
             None => {
                 let place = self.admission.ledger.take(Arc::clone(demand));
                 self.table.with(&pod.uid, |record| {
-                    if record.state == Some(PodState::Accepted) {
+                    if record.awaits_admission() {
                         record.place = Some(place);
                     }
                 });
@@ -230,7 +226,7 @@ impl Worker {
     fn turn_away(&self, pod: &PodRef, refusal: &Refusal) {
         let told = PodEventRecord::rejected(&*refusal.reason, &*refusal.message);
         let was_open = self.table.with(&pod.uid, |record| {
-            if record.state != Some(PodState::Accepted) {
+            if !record.awaits_admission() {
                 return false;
             }
             record.situation =

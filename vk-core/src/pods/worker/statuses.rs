@@ -56,7 +56,8 @@ impl Worker {
         let view = self.table.with(uid, |record| {
             let state = record.state?;
             let desired = record.desired.as_ref()?;
-            if record.suspect || state == PodState::Released {
+            // A kubelet says nothing of a pod before it is let in.
+            if record.suspect || state == PodState::Released || record.awaits_admission() {
                 return None;
             }
             if let Some(until) = record.publish_not_before.filter(|until| *until > now) {
@@ -97,9 +98,10 @@ impl Worker {
         let none = PodStatus::default();
         let current = object.status.as_ref().unwrap_or(&none);
         let over = state.is_over();
+        let refused = matches!(situation, Situation::Refused { .. });
         let removable = over && object.metadata.deletion_timestamp.is_some();
         let unawaited = object.metadata.finalizers.iter().flatten().next().is_none();
-        if removable && ((untouched && current.start_time.is_none()) || (untold && unawaited)) {
+        if removable && !refused && ((untouched && current.start_time.is_none()) || (untold && unawaited)) {
             // It was never acknowledged and nothing ever ran, or nothing is known of how it ended and nobody holds the
             // object to learn it: its removal says it all.
             self.table.with(uid, |record| record.input(PodInput::StatusPublished));
