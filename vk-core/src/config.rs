@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 pub use crate::pods::resolve::LateBoundPolicy;
+pub use crate::provider::IgnoredFields;
 
 /// Everything about a node that is not its provider's business.
 ///
@@ -94,6 +95,9 @@ pub struct NodeConfig {
     /// What variables get that refer to `status.podIP(s)`, where the backend does not know the pod's address
     /// before its containers start. Default: the pod is refused.
     pub late_bound_fields: LateBoundPolicy,
+    /// Fields of pods that are passed over, with a warning, where the provider does not honour them. Default none: a
+    /// pod that asks for such a field is refused.
+    pub ignored_fields: IgnoredFields,
     /// Whether the API server may send exec, attach and port-forward as WebSockets straight to the kubelet API
     /// (KEP-4006): `ExtendWebSocketsToKubelet` in `status.declaredFeatures`, from Kubernetes 1.36 on. Without it,
     /// and to older API servers, they come as SPDY. Default yes.
@@ -150,6 +154,7 @@ impl NodeConfig {
             mass_absence_floor: 5,
             normal_events_per_second: 10,
             late_bound_fields: LateBoundPolicy::Fail,
+            ignored_fields: IgnoredFields::default(),
             websocket_streams: true,
             drain_timeout: Duration::from_secs(20),
             deregister_on_shutdown: false,

@@ -184,6 +184,7 @@ pub(crate) mod tests {
         metrics.provider().end("create", "ok", second);
         metrics.work().pass("done", second);
         metrics.work().step("create", "done");
+        metrics.work().unsupported("spec.hostNetwork", "refused");
         metrics.work().started(second);
         metrics.cluster().answered("get", "pods", Some(200), second);
         metrics.credentials().in_use(

@@ -244,29 +244,6 @@ impl Feature {
         Self::Files,
         Self::FileUpdates,
     ];
-
-    /// The field of the pod that asks for it, as kubectl explain knows it.
-    #[must_use]
-    pub fn field(self) -> &'static str {
-        match self {
-            Self::Restarts => "spec.restartPolicy",
-            Self::InitOrder => "spec.initContainers",
-            Self::Sidecars => "spec.initContainers.restartPolicy",
-            Self::LivenessProbes => "spec.containers.livenessProbe",
-            Self::ReadinessProbes => "spec.containers.readinessProbe",
-            Self::StartupProbes => "spec.containers.startupProbe",
-            Self::PostStart => "spec.containers.lifecycle.postStart",
-            Self::PreStop => "spec.containers.lifecycle.preStop",
-            Self::ActiveDeadline => "spec.activeDeadlineSeconds",
-            Self::TerminationMessages => "spec.containers.terminationMessagePath",
-            Self::Files => "spec.volumes",
-            Self::FileUpdates => "spec.volumes (updates)",
-            Self::PartialPods => "spec.containers (one by one)",
-            Self::Adoption => "metadata.uid (taken up after a restart)",
-            Self::Resize => "spec.containers.resources (resize)",
-            Self::Events => "status (told as events)",
-        }
-    }
 }
 
 /// A set of [`Feature`]s.

@@ -1,5 +1,7 @@
 //! What the program tells about itself: version, backends, completions, manual page.
 
+mod matrix;
+
 use std::fmt::Write as _;
 
 use clap::CommandFactory as _;
@@ -29,8 +31,9 @@ pub(crate) fn version() -> String {
     )
 }
 
-/// `providers`: what each backend of this build can do, or one of them.
-pub(crate) fn providers(only: Option<&str>) -> Result<String, Fault> {
+/// `providers`: what each backend of this build can do, or one of them. `all` has every field of a pod, and not only
+/// those that are not honoured fully.
+pub(crate) fn providers(only: Option<&str>, all: bool) -> Result<String, Fault> {
     if let Some(name) = only
         && !backends::NAMES.contains(&name)
     {
@@ -54,13 +57,14 @@ pub(crate) fn providers(only: Option<&str>) -> Result<String, Fault> {
         if !text.is_empty() {
             text.push('\n');
         }
-        describe(&mut text, name, provider.as_ref());
+        describe(&mut text, name, provider.as_ref(), all);
     }
     Ok(text)
 }
 
-fn describe(text: &mut String, name: &str, provider: &dyn Provider) {
+fn describe(text: &mut String, name: &str, provider: &dyn Provider, all: bool) {
     let yes = |has: bool| if has { "yes" } else { "no" };
+    let native = provider.native();
     let capabilities = [
         ("logs", provider.logs().is_some(), "kubectl logs"),
         ("exec", provider.exec().is_some(), "kubectl exec, kubectl cp, exec probes and hooks"),
@@ -73,16 +77,21 @@ fn describe(text: &mut String, name: &str, provider: &dyn Provider) {
             provider.prepare().is_some(),
             "status.podIP in the environment before a container starts",
         ),
+        (
+            "file updates",
+            native.contains(Feature::FileUpdates),
+            "changed ConfigMaps and Secrets in the files of running pods",
+        ),
     ];
     let _ = writeln!(text, "{name}\n  {:<13} {:<4} needed for", "capability", "has");
     for (capability, has, purpose) in capabilities {
         let _ = writeln!(text, "  {capability:<13} {:<4} {purpose}", yes(has));
     }
-    let native = provider.native();
-    let _ = writeln!(text, "  {:<40} honoured", "field");
-    for feature in Feature::ALL {
-        let _ = writeln!(text, "  {:<40} {}", feature.field(), yes(native.contains(feature)));
-    }
+    let _ = writeln!(text);
+    let fields = matrix::of(provider.fields(), all);
+    let title = if all { "fields of pods" } else { "fields of pods that are not honoured, or not fully" };
+    let none = if fields.is_empty() { ": none" } else { "" };
+    let _ = write!(text, "  {title}{none}\n{fields}");
 }
 
 /// `completions SHELL`
@@ -161,13 +170,18 @@ mod tests {
     #[cfg(feature = "mock")]
     #[tokio::test]
     async fn a_backends_answers_are_its_own() {
-        let text = providers(Some("mock")).unwrap();
+        let text = providers(Some("mock"), false).unwrap();
         assert!(text.starts_with("mock\n"), "{text}");
         for line in ["  logs          yes  kubectl logs", "  update        yes  in-place resize"] {
             assert!(text.lines().any(|said| said.starts_with(line)), "{line} in\n{text}");
         }
-        assert!(text.contains("  spec.containers.livenessProbe            yes"), "{text}");
-        let line = providers(Some("mokc")).unwrap_err().to_string();
+        assert!(text.contains("  spec.volumes[].secret      partly: "), "{text}");
+        assert!(!text.contains("native"), "{text}");
+        let text = providers(Some("mock"), true).unwrap();
+        let mut lines = text.lines().filter(|line| line.starts_with("  spec.hostNetwork "));
+        assert!(lines.next().is_some_and(|line| line.ends_with(" native")), "{text}");
+        assert!(text.lines().any(|line| line.ends_with(" control plane")), "{text}");
+        let line = providers(Some("mokc"), false).unwrap_err().to_string();
         assert_eq!(line, "unknown provider \"mokc\" on the command line: did you mean \"mock\"?");
     }
 }

@@ -9,8 +9,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::args::golang::GoFlags;
 use crate::config::LogFormat;
 use crate::config::scalar::{
-    Address, Amount, LabelKey, LabelValue, NodeName, OperatingSystem, Period, Ratio, Socket, Text, Url,
-    parse_pair, parse_switch,
+    Address, Amount, FieldPath, LabelKey, LabelValue, NodeName, OperatingSystem, Period, Ratio, Socket, Text,
+    Url, parse_pair, parse_switch,
 };
 use crate::fault::{Fault, one_line};
 
@@ -58,6 +58,9 @@ pub(crate) enum Command {
     Providers {
         /// One of them
         name: Option<String>,
+        /// Every field of a pod, also those that are honoured
+        #[arg(long)]
+        fields: bool,
     },
     /// This build's version, and what is in it
     Version,
@@ -208,6 +211,9 @@ pub(crate) struct Flags {
     /// What variables get that refer to a pod IP which nobody knows yet: fail, empty, node-ip [default: fail]
     #[arg(long, value_name = "POLICY", help_heading = "Node")]
     pub(crate) late_bound_fields: Option<vk_core::config::LateBoundPolicy>,
+    /// Fields of pods to pass over, with a warning, where the provider does not honour them [default: such pods are refused]
+    #[arg(long, value_name = "PATH", value_delimiter = ',', help_heading = "Node")]
+    pub(crate) ignored_fields: Vec<FieldPath>,
     /// Who this daemon is among daemons of one node, such as its pod's UID [default: this process]
     #[arg(long, value_name = "ID", help_heading = "Node")]
     pub(crate) instance: Option<String>,

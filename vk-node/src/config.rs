@@ -19,8 +19,8 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
 use self::document::{Document, Lines};
 use self::scalar::{
-    Address, Amount, LabelKey, LabelValue, NodeName, OperatingSystem, Period, Ratio, Socket, TaintSpec, Text,
-    Url,
+    Address, Amount, FieldPath, LabelKey, LabelValue, NodeName, OperatingSystem, Period, Ratio, Socket,
+    TaintSpec, Text, Url,
 };
 
 use crate::fault::Faults;
@@ -240,6 +240,8 @@ pub(crate) struct Shared {
     pub(crate) normal_events_per_second: Option<u32>,
     /// `NodeConfig::late_bound_fields`.
     pub(crate) late_bound_fields: Option<vk_core::config::LateBoundPolicy>,
+    /// `NodeConfig::ignored_fields`.
+    pub(crate) ignored_fields: Vec<FieldPath>,
     /// `NodeConfig::drain_timeout`.
     pub(crate) drain_timeout: Option<Period>,
     /// `NodeConfig::websocket_streams`.

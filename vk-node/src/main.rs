@@ -76,8 +76,8 @@ fn dispatch(cli: Cli, notes: Vec<String>) -> Result<ExitCode, Faults> {
             telemetry::start(&quickstart::log(&quickstart_args), None)?;
             on_runtime(quickstart::run(quickstart_args))
         }
-        Some(Command::Providers { name }) => on_runtime(async move {
-            say(&about::providers(name.as_deref())?);
+        Some(Command::Providers { name, fields }) => on_runtime(async move {
+            say(&about::providers(name.as_deref(), fields)?);
             Ok(ExitCode::SUCCESS)
         }),
         Some(Command::Version) => Ok(told(&about::version())),

@@ -69,6 +69,11 @@ const CASES: &[(&str, &str, &[&str])] = &[
     ("a first pause longer than the longest", "provider: mock\nnodeDefaults: {minBackoff: 10m}\n", &[]),
     ("a lease of half seconds", "provider: mock\nnodeDefaults: {leaseDuration: 1500ms}\n", &[]),
     ("a share above a hundred", "provider: mock\nnodeDefaults: {massAbsencePercent: 120}\n", &[]),
+    (
+        "a field to pass over that is none",
+        "provider: mock\nnodeDefaults: {ignoredFields: [spec.hostUser]}\n",
+        &["--ignored-fields=spec.containers[].securityContext.priviledged"],
+    ),
     ("no workers", "provider: mock\nnodeDefaults: {podWorkers: 0}\n", &[]),
     (
         "a node identity for two nodes",

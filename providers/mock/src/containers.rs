@@ -179,7 +179,7 @@ impl ContainerBackend for MockContainers {
     }
 
     fn fields(&self) -> &FieldSupport {
-        &fields::OF_CONTAINERS
+        fields::fields_of_containers()
     }
 
     async fn node_info(&self) -> Result<NodeInfo> {

@@ -6,9 +6,7 @@ use vk_core::provider::FieldSupport;
 
 use crate::provider;
 
-/// Of [`MockProvider`](crate::MockProvider): honoured in the sense of the play. What the script of a pod says happens,
-/// whatever its fields ask for.
-pub(crate) static OF_PODS: LazyLock<FieldSupport> = LazyLock::new(|| {
+static OF_PODS: LazyLock<FieldSupport> = LazyLock::new(|| {
     let unseen = "what it names is read and has to be there, but no command sees the files";
     FieldSupport::of_pods("mock", provider::native())
         .native("spec")
@@ -18,6 +16,18 @@ pub(crate) static OF_PODS: LazyLock<FieldSupport> = LazyLock::new(|| {
         .partly("spec.volumes[].secret", unseen)
 });
 
-/// Of [`MockContainers`](crate::MockContainers).
-pub(crate) static OF_CONTAINERS: LazyLock<FieldSupport> =
+static OF_CONTAINERS: LazyLock<FieldSupport> =
     LazyLock::new(|| FieldSupport::of_containers("mock").native("spec"));
+
+/// What [`MockProvider`](crate::MockProvider) does with each field of a pod: it takes all of them, in the sense of the
+/// play. What the script of a pod says happens, whatever its fields ask for.
+#[must_use]
+pub fn fields() -> &'static FieldSupport {
+    &OF_PODS
+}
+
+/// What [`MockContainers`](crate::MockContainers) does with each field of a pod, under `PodRunner`.
+#[must_use]
+pub fn fields_of_containers() -> &'static FieldSupport {
+    &OF_CONTAINERS
+}

@@ -81,6 +81,7 @@ pub use self::addresses::Cidr;
 pub use self::backend::MockBackend;
 pub use self::config::{Amount, ConfigError, Defaults, Latency, MockConfig, NodeCapacity, PerVerb};
 pub use self::containers::MockContainers;
+pub use self::fields::{fields, fields_of_containers};
 pub use self::ledger::{Act, Entry, Ledger};
 pub use self::provider::MockProvider;
 pub use self::script::PREFIX;

@@ -96,7 +96,7 @@ impl Provider for MockProvider {
     }
 
     fn fields(&self) -> &FieldSupport {
-        &fields::OF_PODS
+        fields::fields()
     }
 
     async fn node_info(&self) -> Result<NodeInfo> {

@@ -28,7 +28,6 @@ use vk_core::provider::{
 };
 
 use crate::config::{ConfigError, ImageConfig, ProcessConfig};
-use crate::fields::FIELDS;
 use crate::helper::{Bind, Launch, Process};
 use crate::images::Images;
 use crate::network::Network;
@@ -36,7 +35,7 @@ use crate::pod::{Pod, volume_path};
 use crate::run::{Notify, Run, hex};
 use crate::user::User;
 use crate::volumes::{self, Place};
-use crate::{exec, log};
+use crate::{exec, fields, log};
 
 /// Where a kubelet looks for seccomp profiles.
 const SECCOMP: &str = "/var/lib/kubelet/seccomp";
@@ -274,7 +273,7 @@ impl ContainerBackend for ProcessBackend {
     }
 
     fn fields(&self) -> &FieldSupport {
-        &FIELDS
+        fields::fields()
     }
 
     async fn node_info(&self) -> Result<NodeInfo> {

@@ -4,11 +4,16 @@ use std::sync::LazyLock;
 
 use vk_core::provider::FieldSupport;
 
-/// See the [module](self).
-pub(crate) static FIELDS: LazyLock<FieldSupport> = LazyLock::new(|| {
+static FIELDS: LazyLock<FieldSupport> = LazyLock::new(|| {
     let support = FieldSupport::of_containers("process");
     pods(refusals(containers(volumes(support))))
 });
+
+/// What the process provider does with each field of a pod.
+#[must_use]
+pub fn fields() -> &'static FieldSupport {
+    &FIELDS
+}
 
 fn pods(support: FieldSupport) -> FieldSupport {
     support

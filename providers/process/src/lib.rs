@@ -28,6 +28,7 @@
 pub use self::backend::ProcessBackend;
 pub use self::busybox::{busybox_folder, find_busybox};
 pub use self::config::{ConfigError, ImageConfig, ProcessConfig};
+pub use self::fields::fields;
 pub use self::helper::helper;
 pub use self::network::Network;
 

@@ -16,6 +16,7 @@ pub(crate) struct WorkMetrics {
     pass_durations: Histogram,
     steps: Family<Labels<2>, Counter>,
     starts: Histogram,
+    unsupported: Family<Labels<2>, Counter>,
 }
 
 impl WorkMetrics {
@@ -24,6 +25,7 @@ impl WorkMetrics {
             passes: Family::default(),
             pass_durations: seconds(),
             steps: Family::default(),
+            unsupported: Family::default(),
             starts: Histogram::new([
                 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 20.0, 30.0, 45.0, 60.0, 120.0, 180.0, 240.0,
                 300.0, 360.0, 480.0, 600.0, 900.0, 1200.0, 1800.0, 2700.0, 3600.0,
@@ -44,6 +46,11 @@ impl WorkMetrics {
             "Steps that passes took, by step and outcome: done, or failed and repeated later",
             metrics.steps.clone(),
         );
+        registry.register(
+            "vk_pod_unsupported_fields",
+            "Fields of pods that are not honoured, by field and outcome: refused, or ignored as told to",
+            metrics.unsupported.clone(),
+        );
         // The kubelet's leaves image pulls out, which a node that runs pods elsewhere does not see.
         registry.register(
             "kubelet_pod_start_sli_duration_seconds",
@@ -62,6 +69,11 @@ impl WorkMetrics {
     /// A step of a pass is over.
     pub(crate) fn step(&self, step: &'static str, outcome: &'static str) {
         self.steps.get_or_create(&[("step", step.into()), ("outcome", outcome.into())]).inc();
+    }
+
+    /// A pod asked for a field that is not honoured. The field is one of the table's.
+    pub(crate) fn unsupported(&self, field: &'static str, outcome: &'static str) {
+        self.unsupported.get_or_create(&[("field", field.into()), ("outcome", outcome.into())]).inc();
     }
 
     /// A pod runs, so long after its creation.

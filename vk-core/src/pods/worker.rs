@@ -27,6 +27,7 @@ use crate::metrics::WorkMetrics;
 use crate::provider::{ContainerState, Error, Feature, Features, PodRef, PodUid, Provider, Retry};
 
 mod admit;
+mod refusal;
 mod resize;
 mod statuses;
 
@@ -198,16 +199,21 @@ impl Worker {
 
     async fn create(&self, pod: &PodRef, slot: &mut Slot<'_>) {
         let Some(object) = self.object(pod) else { return };
-        let late = match self.prepare(pod, &object, slot).await {
+        let Some(honoured) = self.honoured(pod, object) else { return };
+        let object = &honoured.object;
+        let late = match self.prepare(pod, object, slot).await {
             Ok(late) => late,
             Err(error) => {
                 return self.failed(pod, "reserving the pod's addresses", &error.chain(), error.retry());
             }
         };
-        let resolved = match self.resolver.resolve_with(&object, &late).await {
+        let resolved = match self.resolver.resolve_with(object, &late).await {
             Ok(resolution) => resolution.pod,
             Err(error) => return self.unresolved(pod, error),
         };
+        if self.is_unsent(pod) {
+            self.tell_left_out(pod, &honoured);
+        }
         let Some((interrupt, fingerprint, quiet_until)) = self.table.with(&pod.uid, |record| {
             record.create = CreateCall::Sent { at: Instant::now() };
             record.input(PodInput::CreateSent);
@@ -389,6 +395,8 @@ impl Worker {
             // Only what cannot be given (yet) has changed.
             return self.applied(&pod.uid, fingerprint);
         }
+        let Some(honoured) = self.honoured_again(pod, object) else { return };
+        let object = &honoured.object;
         let Some(capability) = self.provider.update() else {
             let message = format!(
                 "provider {} cannot change a running pod; it runs on as it was",
@@ -399,7 +407,7 @@ impl Worker {
                 self.table.with(&pod.uid, |record| record.desired.as_ref().map(|d| d.fingerprint));
             return self.applied(&pod.uid, fingerprint.flatten());
         };
-        let late = match self.prepare(pod, &object, slot).await {
+        let late = match self.prepare(pod, object, slot).await {
             Ok(late) => late,
             Err(error) => {
                 return self.failed(pod, "reserving the pod's addresses", &error.chain(), error.retry());
@@ -411,7 +419,10 @@ impl Worker {
             record.refresh_at = None;
             record.desired.as_ref().map(|d| d.fingerprint) == record.applied
         });
-        let resolved = match self.resolver.resolve_with(&object, &late).await {
+        if why == Some(false) {
+            self.tell_left_out(pod, &honoured);
+        }
+        let resolved = match self.resolver.resolve_with(object, &late).await {
             Ok(resolution) => resolution.pod,
             Err(error) => {
                 self.table.with(&pod.uid, |record| record.stale = true);

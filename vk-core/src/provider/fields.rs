@@ -35,12 +35,14 @@ use std::fmt;
 use self::table::{KINDS, TABLE};
 use super::{Feature, Features};
 
+pub use self::check::check;
 pub use self::find::{Finding, unsupported};
 pub use self::policy::{IgnoredFields, UnknownField};
 pub use self::shape::example;
 pub(crate) use self::strip::without;
 pub use self::table::{Field, Owner};
 
+mod check;
 mod find;
 mod policy;
 mod shape;

@@ -61,6 +61,7 @@ pub(crate) fn of(settings: &Settings, node: &NodeSettings) -> Vec<(String, Strin
         ("mass-absence-floor", config.mass_absence_floor.to_string()),
         ("normal-events-per-second", config.normal_events_per_second.to_string()),
         ("late-bound-fields", policy(config.late_bound_fields).to_owned()),
+        ("ignored-fields", list(config.ignored_fields.paths())),
         ("instance", text(instance.as_ref())),
         ("websocket-streams", config.websocket_streams.to_string()),
         ("deregister", config.deregister_on_shutdown.to_string()),

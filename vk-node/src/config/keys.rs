@@ -56,6 +56,7 @@ pub(crate) enum Takes {
     LogLevel,
     LogFormat,
     LateBound,
+    Fields,
     Provider,
 }
 
@@ -123,6 +124,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("nodeDefaults.massAbsencePercent", "mass-absence-percent", T::Percent, Restart),
     key("nodeDefaults.massAbsenceFloor", "mass-absence-floor", T::Count("pods"), Restart),
     key("nodeDefaults.lateBoundFields", "late-bound-fields", T::LateBound, Restart),
+    key("nodeDefaults.ignoredFields", "ignored-fields", T::Fields, Restart),
     key("nodeDefaults.normalEventsPerSecond", "normal-events-per-second", T::Count("events/s"), Restart),
     key("nodeDefaults.drainTimeout", "drain-timeout", T::Period, Restart),
     key("nodeDefaults.websocketStreams", "websocket-streams", T::Bool(true), Restart),

@@ -178,6 +178,9 @@ impl Draft {
             if !layer.node_ip.is_empty() {
                 shared.addresses.clone_from(&layer.node_ip);
             }
+            if !layer.ignored_fields.is_empty() {
+                shared.ignored_fields.clone_from(&layer.ignored_fields);
+            }
             shared.labels.extend(layer.label.iter().cloned());
             shared.annotations.extend(layer.annotation.iter().cloned());
             shared.capacity.extend(layer.capacity.iter().cloned());

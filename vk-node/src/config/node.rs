@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use vk_core::config::NodeConfig;
+use vk_core::config::{IgnoredFields, NodeConfig};
 
 use crate::config::Shared;
-use crate::config::scalar::{Address, Amount, LabelKey, LabelValue, Period, TaintSpec, Text};
+use crate::config::scalar::{Address, Amount, FieldPath, LabelKey, LabelValue, Period, TaintSpec, Text};
 use crate::env::TaintParts;
 
 /// What is done more often than this is done without a pause.
@@ -56,6 +56,10 @@ impl Shared {
             }
         };
         config.kubelet_version = self.kubelet_version;
+        match IgnoredFields::at(self.ignored_fields.into_iter().map(|FieldPath(path)| path)) {
+            Ok(ignored) => config.ignored_fields = ignored,
+            Err(error) => faults.push(("ignoredFields", error.to_string(), "correct it")),
+        }
 
         macro_rules! take {
             ($($field:ident),*) => {$(

@@ -10,6 +10,9 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
+use vk_core::config::IgnoredFields;
+
+use crate::fault::nearest;
 
 /// Reads any YAML scalar as text and hands it to `FromStr`, so that `cpu: 4` and `cpu: "4"` are one.
 struct Scalar<T>(PhantomData<T>);
@@ -52,7 +55,20 @@ macro_rules! scalar {
     )*};
 }
 
-scalar!(Period, Amount, NodeName, LabelKey, LabelValue, Text, Address, Socket, Url, Ratio, OperatingSystem);
+scalar!(
+    FieldPath,
+    Period,
+    Amount,
+    NodeName,
+    LabelKey,
+    LabelValue,
+    Text,
+    Address,
+    Socket,
+    Url,
+    Ratio,
+    OperatingSystem
+);
 
 /// A length of time: `300ms`, `30s`, `1m30s`, `1h`, or `0`. A bare number has no unit and is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +131,28 @@ fn is_quantity(text: &str) -> bool {
             | "Ei" => true,
             other => other.strip_prefix(['e', 'E']).is_some_and(exponent),
         }
+}
+
+/// A field of pods, or what has fields below it, as [`IgnoredFields`] takes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FieldPath(pub(crate) String);
+
+impl FromStr for FieldPath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match IgnoredFields::at([text]) {
+            Ok(_) => Ok(Self(text.to_owned())),
+            Err(_) => {
+                let known = IgnoredFields::known();
+                let remedy = nearest(text, known.iter().map(String::as_str)).map_or_else(
+                    || "vk-node providers --fields lists them".to_owned(),
+                    |near| format!("did you mean {near:?}?"),
+                );
+                Err(format!("unknown field of a pod {text:?}: {remedy}"))
+            }
+        }
+    }
 }
 
 /// A node's name: a DNS subdomain (RFC 1123), at most 253 characters.

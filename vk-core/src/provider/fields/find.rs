@@ -22,6 +22,16 @@ pub struct Finding {
     pub(super) index: usize,
 }
 
+impl Finding {
+    /// Of the list below `spec` that it is in, which element.
+    pub(crate) fn element(&self) -> Option<usize> {
+        match self.steps.get(2) {
+            Some(Step::Index(index)) => Some(*index),
+            _ => None,
+        }
+    }
+}
+
 /// A step of the way to a value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Step {

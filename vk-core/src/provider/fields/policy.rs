@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::meant;
 use super::table::TABLE;
+use super::{Finding, meant};
 
 /// The fields that a node passes over instead of refusing a pod for them: each pod's owner is warned by an event, and
 /// the provider is given the pod without them. Fields that the provider honours stay honoured.
@@ -32,7 +32,6 @@ impl IgnoredFields {
         let mut ignored = Self::default();
         for path in paths {
             let path = path.into();
-            let before = ignored.fields.len();
             let mut known = false;
             for path in meant(&path) {
                 for index in TABLE.at(&path) {
@@ -40,7 +39,7 @@ impl IgnoredFields {
                     known = true;
                 }
             }
-            debug_assert!(known || ignored.fields.len() == before);
+            // All of them at once is no choice of fields.
             if !known || path == "spec" {
                 return Err(UnknownField { path });
             }
@@ -70,7 +69,9 @@ impl IgnoredFields {
         &self.paths
     }
 
-    pub(super) fn contains(&self, index: usize) -> bool {
-        self.fields.contains(&index)
+    /// Whether what was found is to be passed over.
+    #[must_use]
+    pub fn contains(&self, finding: &Finding) -> bool {
+        self.fields.contains(&finding.index)
     }
 }

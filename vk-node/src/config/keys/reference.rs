@@ -49,6 +49,7 @@ impl Takes {
             Self::LogLevel => ("level or directives", "", "debug", "debug"),
             Self::LogFormat => ("`text` or `json`", "", "json", "json"),
             Self::LateBound => ("`fail`, `empty` or `node-ip`", "", "empty", "empty"),
+            Self::Fields => ("list of fields", "", "[spec.hostUsers, '*.stdin']", "spec.hostUsers,*.stdin"),
             Self::Provider => ("provider, with its settings below", "", "other", "other"),
         }
     }
