@@ -45,7 +45,8 @@ use vk_core::provider::{
 
 use self::files::Files;
 use self::process::Process;
-use crate::{fields, ids};
+use crate::fields::fields_of_containers;
+use crate::ids;
 
 /// Events that a watcher may be behind before it is given a listing instead.
 const BACKLOG: usize = 4096;
@@ -179,7 +180,7 @@ impl ContainerBackend for MockContainers {
     }
 
     fn fields(&self) -> &FieldSupport {
-        fields::fields_of_containers()
+        fields_of_containers()
     }
 
     async fn node_info(&self) -> Result<NodeInfo> {

@@ -1,5 +1,6 @@
 //! The connection to a [`MockBackend`]: what the node is given.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,13 +24,21 @@ use crate::{fields, ids, logs, streams, usage, watch};
 pub struct MockProvider {
     backend: MockBackend,
     node: String,
+    fields: Cow<'static, FieldSupport>,
 }
 
 impl MockProvider {
     /// Connects the node of that name to a backend.
     #[must_use]
     pub fn new(backend: MockBackend, node: impl Into<String>) -> Self {
-        Self { backend, node: node.into() }
+        Self { backend, node: node.into(), fields: Cow::Borrowed(fields()) }
+    }
+
+    /// The same, but it says this of the fields of pods, and so is given others.
+    #[must_use]
+    pub fn honouring(mut self, fields: FieldSupport) -> Self {
+        self.fields = Cow::Owned(fields);
+        self
     }
 
     /// A backend and the connection to it, for the daemon. `{node}` in the state file's path is replaced
@@ -96,7 +105,7 @@ impl Provider for MockProvider {
     }
 
     fn fields(&self) -> &FieldSupport {
-        fields::fields()
+        &self.fields
     }
 
     async fn node_info(&self) -> Result<NodeInfo> {

@@ -273,7 +273,7 @@ impl ContainerBackend for ProcessBackend {
     }
 
     fn fields(&self) -> &FieldSupport {
-        fields::fields()
+        fields()
     }
 
     async fn node_info(&self) -> Result<NodeInfo> {

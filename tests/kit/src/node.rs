@@ -9,6 +9,7 @@ use kube::api::Api;
 use tokio::task::JoinHandle;
 use vk_core::api::Access;
 use vk_core::config::NodeConfig;
+use vk_core::metrics::Metrics;
 use vk_core::node::Instance;
 use vk_core::pods::PodLookup;
 use vk_core::provider::Provider;
@@ -24,6 +25,8 @@ pub struct TestNode {
     pub config: NodeConfig,
     /// The pods it knows.
     pub known: Arc<dyn PodLookup>,
+    /// What it counts.
+    pub metrics: Metrics,
     reached: Option<Reached>,
     shutdown: Shutdown,
     task: JoinHandle<Result<(), NodeError>>,
@@ -61,9 +64,9 @@ impl TestNode {
             .instance(Instance::named(config.name.clone()))
             .build();
         let reached = cluster.reach_kubelet(&config.name, &node.kubelet_api(Access::insecure_allow_all()));
-        let known = node.pods();
+        let (known, metrics) = (node.pods(), node.metrics());
         let task = tokio::spawn(node.run(shutdown.clone()));
-        Self { config, known, reached, shutdown, task }
+        Self { config, known, metrics, reached, shutdown, task }
     }
 
     /// Its name.

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, DeleteParams};
 use vk_core::NodeError;
 use vk_core::config::NodeConfig;
+use vk_core::metrics::Metrics;
 use vk_core::pods::PodLookup;
 use vk_core::provider::Provider;
 use vk_mock::{MockBackend, MockConfig, MockProvider};
@@ -27,6 +28,8 @@ pub struct VirtualNode {
     pub config: NodeConfig,
     /// The pods it knows.
     pub known: Arc<dyn PodLookup>,
+    /// What it counts.
+    pub metrics: Metrics,
     node: TestNode,
 }
 
@@ -92,8 +95,8 @@ impl VirtualNode {
     ) -> Self {
         config.node_identity = world.has_node_identities();
         let node = TestNode::start(world, config.clone(), provider);
-        let known = Arc::clone(&node.known);
-        Self { name: config.name.clone(), backend, config, known, node }
+        let (known, metrics) = (Arc::clone(&node.known), node.metrics.clone());
+        Self { name: config.name.clone(), backend, config, known, metrics, node }
     }
 
     /// Waits until the Node object says `Ready`, and returns it.

@@ -119,6 +119,11 @@ real! {
         a_node_killed_while_a_pod_stops_finishes_the_deletion,
         a_node_killed_at_every_step_of_a_life_completes_it,
     },
+    fields::{
+        a_pod_is_refused_for_all_that_is_not_honoured_before_anything_is_made,
+        what_a_policy_names_is_passed_over_with_a_warning,
+        a_pod_that_runs_is_never_refused,
+    },
     retries::{
         a_creation_that_fails_is_repeated_until_it_works,
         a_pod_that_cannot_be_created_yet_says_why,

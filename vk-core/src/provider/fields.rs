@@ -33,7 +33,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use self::table::{KINDS, TABLE};
-use super::{Feature, Features};
+use super::Features;
 
 pub use self::check::check;
 pub use self::find::{Finding, unsupported};

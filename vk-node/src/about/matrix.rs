@@ -184,4 +184,28 @@ mod tests {
         let refused = vk_process::fields().iter().filter(|(_, support)| support.is_refusal()).count();
         assert!(refused > 100, "{refused}");
     }
+
+    /// What the recorded pods ask for and processes cannot give, by case: a kubelet refuses that pod, too.
+    const REFUSED: [(&str, &str); 1] = [("admission-sysctl-forbidden", "spec.securityContext.sysctls")];
+
+    #[test]
+    fn the_pods_of_the_recorded_cases_are_taken_by_the_process_provider() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/oracle/cases");
+        let mut refused = Vec::new();
+        let mut pods = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let case: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+            let Some(pod) = case.get("pod").filter(|pod| !pod.is_null()) else { continue };
+            let pod =
+                serde_json::from_value(serde_json::json!({"metadata": {}, "spec": pod["spec"]})).unwrap();
+            pods += 1;
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            let found = vk_core::provider::unsupported(&pod, vk_process::fields());
+            refused.extend(found.into_iter().map(|finding| (name.clone(), finding.field)));
+        }
+        assert!(pods > 50, "{pods}");
+        assert_eq!(refused, REFUSED.map(|(case, field)| (case.to_owned(), field)));
+    }
 }

@@ -7,6 +7,7 @@ pub mod deletion;
 pub mod disappearance;
 pub mod evictions;
 pub mod faults;
+pub mod fields;
 pub mod foreign;
 pub mod jobs;
 pub mod lifecycle;

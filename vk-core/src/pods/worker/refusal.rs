@@ -9,7 +9,7 @@ use super::Worker;
 use crate::events::Reason;
 use crate::pods::record::CreateCall;
 use crate::provider::fields::{Finding, IgnoredFields, without};
-use crate::provider::{PodRef, unsupported};
+use crate::provider::{FieldSupport, PodRef, unsupported};
 
 /// Where ephemeral containers stand. They are added to pods that run: one that cannot be honoured is left out alone.
 const EPHEMERAL: &str = "spec.ephemeralContainers";
@@ -94,11 +94,7 @@ impl Worker {
 }
 
 /// What a pod is refused for, and what may be left out of it.
-fn judge(
-    object: &Pod,
-    fields: &crate::provider::FieldSupport,
-    ignored: &IgnoredFields,
-) -> (Vec<Finding>, Vec<Finding>) {
+fn judge(object: &Pod, fields: &FieldSupport, ignored: &IgnoredFields) -> (Vec<Finding>, Vec<Finding>) {
     let found = unsupported(object, fields);
     found
         .into_iter()

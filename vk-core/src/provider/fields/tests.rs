@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::table::TABLE;
 use super::*;
+use crate::provider::Feature;
 
 /// Finds out which fields a type has: it is asked to deserialize itself, and says by that what it would read.
 #[derive(Clone)]
