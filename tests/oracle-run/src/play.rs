@@ -162,12 +162,19 @@ impl Play<'_> {
             job["spec"]["template"] = self.scheduled(&job["spec"]["template"]);
             self.api.must_create(&job).await?;
         }
+        let mut before: Option<(f64, Instant)> = None;
         for action in after {
             self.until(action.at).await;
+            // One that came late makes the next late, too: what lies between the two is part of the case.
+            if let Some((at, done)) = before {
+                tokio::time::sleep_until(done + Duration::from_secs_f64((action.at - at).max(0.0))).await;
+            }
             // What is done inside the container changes no version by itself, so that all before it count.
             let inside = matches!(action.act, Act::Http(_) | Act::Exec(_));
             self.catch_up(if inside { action.at + ROUNDING } else { action.at - ROUNDING }).await;
+            let began = Instant::now();
             self.act(action).await.with_context(|| format!("the action at {} s", action.at))?;
+            before = Some((action.at, began));
         }
         self.watch_the_end().await
     }

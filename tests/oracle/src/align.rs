@@ -4,7 +4,7 @@
 //! one look are one write. So a recorded version need not occur, and another may, where one of these says so, and
 //! nowhere else (the recordings' README, "Do not compare literally"):
 //!
-//! * **creating**: it differs from the version beside it only in `PodReadyToStartContainers` and the addresses that
+//! * **creating**: it differs from the version beside it, or from one of the other sequence, only in `PodReadyToStartContainers` and the addresses that
 //!   come with the sandbox, and no container has run, or the phase is terminal;
 //! * **short run**: it lasts less than [`SHORT`], and shows a container running that has ended in the next version, or
 //!   the end of a run that the next version has as its last state;
@@ -41,7 +41,8 @@ pub fn align(recorded: &[Snapshot], ours: &[Snapshot]) -> Alignment {
     for index in 0..recorded.len() {
         if !pairs.iter().any(|pair| pair.0 == index) {
             let bounds = neighbours(&pairs, recorded, |pair| pair.0, index);
-            if !may_be_left_out(recorded, index, bounds, true) {
+            let shown_otherwise = is_creating_elsewhere(&recorded[index], ours);
+            if !shown_otherwise && !may_be_left_out(recorded, index, bounds, true) {
                 missing.push(index);
             }
         }
@@ -49,7 +50,8 @@ pub fn align(recorded: &[Snapshot], ours: &[Snapshot]) -> Alignment {
     for index in 0..ours.len() {
         if !pairs.iter().any(|pair| pair.1 == index) {
             let bounds = neighbours(&pairs, ours, |pair| pair.1, index);
-            if !may_be_left_out(ours, index, bounds, false) {
+            let shown_otherwise = is_creating_elsewhere(&ours[index], recorded);
+            if !shown_otherwise && !may_be_left_out(ours, index, bounds, false) {
                 extra.push(index);
             }
         }
@@ -122,13 +124,20 @@ fn may_be_left_out(
     is_short && (is_short_run(version, next) || is_readying(version, next))
 }
 
+/// Where it shows how far the sandbox is.
+const SANDBOX: [&str; 3] = ["condition PodReadyToStartContainers", "podIP", "podIPs"];
+
 /// Whether the two differ only in how far the sandbox is, and nothing has run in it yet or will again.
 fn is_creating(version: &Snapshot, other: &Snapshot) -> bool {
-    const SANDBOX: [&str; 3] = ["condition PodReadyToStartContainers", "podIP", "podIPs"];
     let waits = |(_, container): (&str, &Value)| container["state"]["waiting"].is_object();
     version.containers().next().is_some()
         && (version.has_ended() || version.containers().all(waits))
         && version.differences(other).iter().all(|(place, ..)| SANDBOX.contains(place))
+}
+
+/// Whether nothing has run in it yet, and the other sequence shows the same with its sandbox further or less far.
+fn is_creating_elsewhere(version: &Snapshot, others: &[Snapshot]) -> bool {
+    !version.has_ended() && others.iter().any(|other| is_creating(version, other))
 }
 
 /// Whether a container runs in it that has ended in the next.
@@ -155,7 +164,8 @@ fn is_readying(version: &Snapshot, next: &Snapshot) -> bool {
 /// Whether all of it is as before or as after; of a short one, also what has run into what is after.
 fn is_blend(version: &Snapshot, before: Option<&Snapshot>, after: Option<&Snapshot>, is_short: bool) -> bool {
     let (Some(before), Some(after)) = (before, after) else { return false };
-    version.core.keys().all(|place| {
+    // How far the sandbox is goes one way, and what is mixed here is from after it was made.
+    version.core.keys().filter(|place| !SANDBOX.contains(&place.as_str())).all(|place| {
         let [version, before, after] = [version, before, after].map(|snapshot| snapshot.get(place));
         if place.starts_with("condition ") {
             let status = &version["status"];

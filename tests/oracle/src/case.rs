@@ -248,8 +248,8 @@ impl Case {
     /// for. `None` where a pod asked for more than the whole node, or nobody was told so.
     #[must_use]
     pub fn crowd(&self) -> Option<(String, i64)> {
-        let statuses = self.recording.transitions.iter().map(|transition| transition.status.to_string());
-        let (resource, used) = statuses.filter_map(|status| text::shortage(&status)).next()?;
+        let mut statuses = self.recording.transitions.iter().map(|transition| transition.status.to_string());
+        let (resource, used) = statuses.find_map(|status| text::shortage(&status))?;
         let of_pod = |pod: &Value| -> i64 {
             let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
             let amounts = containers.filter_map(|each| each["resources"]["requests"][&resource].as_str());

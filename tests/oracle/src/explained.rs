@@ -92,6 +92,19 @@ pub static EXPLANATIONS: &[Explanation] = &[
         },
     },
     Explanation {
+        name: "who-is-first-about-a-taint",
+        why: "A pod that comes to a node with a NoExecute taint is marked and deleted by the taint manager and refused by \
+              the node at the same moment: which of these writes comes first, and which generation the refusal has seen, \
+              is a race between two programs. That it is refused, how, and that it goes is compared.",
+        covers: |case, difference| {
+            let end = case.recording.transitions.last();
+            let is_refused = end.is_some_and(|end| end.status["reason"] == "TaintToleration");
+            is_refused
+                && (difference.place.starts_with("version ")
+                    || difference.place == "last state: observedGeneration")
+        },
+    },
+    Explanation {
         name: "node-comes-back",
         why: "A kubelet whose Node object was deleted waits to be started again by whoever looks after the machine, and \
               PodGC fails its pods meanwhile. Behind a virtual node there is no machine and nobody to restart it: it \

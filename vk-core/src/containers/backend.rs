@@ -241,7 +241,7 @@ pub struct RunRecord {
     /// What it is doing.
     pub state: RunState,
     /// Whom its first process runs as, where the backend knows.
-    pub user: Option<LinuxUser>,
+    pub user: Option<Box<LinuxUser>>,
 }
 
 /// A run's state.
@@ -388,7 +388,7 @@ impl RunRecord {
     /// The same, with whom it runs as.
     #[must_use]
     pub fn run_by(mut self, user: LinuxUser) -> Self {
-        self.user = Some(user);
+        self.user = Some(Box::new(user));
         self
     }
 }

@@ -188,7 +188,15 @@ impl<B: ContainerBackend> Provider for PodRunner<B> {
     }
 
     async fn node_info(&self) -> Result<NodeInfo> {
-        self.backend.node_info().await
+        let mut info = self.backend.node_info().await?;
+        // What this side of the contract does.
+        info.declared_features.push("RestartAllContainersOnContainerExits".to_owned());
+        if self.backend.resize().is_some() {
+            let resizes =
+                ["InPlacePodLevelResourcesVerticalScaling", "InPlacePodVerticalScalingInitContainers"];
+            info.declared_features.extend(resizes.map(str::to_owned));
+        }
+        Ok(info)
     }
 
     async fn create_pod(&self, pod: &ResolvedPod) -> Result<()> {

@@ -100,7 +100,7 @@ impl DesiredNode {
             addresses: addresses(config),
             port: config.port,
             system: system_info(config, provider, info, server_version),
-            declared_features: declared_features(config, server_version),
+            declared_features: declared_features(config, info, server_version),
             complete: info.is_some(),
         })
     }
@@ -157,13 +157,23 @@ impl DesiredNode {
 }
 
 /// What the node declares, sorted.
-fn declared_features(config: &NodeConfig, server_version: &str) -> Option<Vec<String>> {
+fn declared_features(
+    config: &NodeConfig,
+    info: Option<&NodeInfo>,
+    server_version: &str,
+) -> Option<Vec<String>> {
     let mut parts = server_version.trim_start_matches('v').split('.');
     let (major, minor) = (parts.next()?.parse::<u32>().ok()?, parts.next()?.parse::<u32>().ok()?);
     if (major, minor) < (1, DECLARED_FROM) {
         return None;
     }
-    Some(if config.websocket_streams { vec![WEBSOCKET_STREAMS.to_owned()] } else { Vec::new() })
+    let mut all: Vec<_> = info.map(|info| info.declared_features.clone()).unwrap_or_default();
+    if config.websocket_streams {
+        all.push(WEBSOCKET_STREAMS.to_owned());
+    }
+    all.sort();
+    all.dedup();
+    Some(all)
 }
 
 /// The default taint.
@@ -426,10 +436,15 @@ mod tests {
             ("v1.9.0", false),
             ("odd", false),
         ] {
-            let declared = declared_features(&config, version).is_some_and(|features| !features.is_empty());
+            let declared =
+                declared_features(&config, None, version).is_some_and(|features| !features.is_empty());
             assert_eq!(declared, declares, "{version}");
         }
         config.websocket_streams = false;
-        assert_eq!(declared_features(&config, "v1.37.2"), Some(Vec::new()));
+        assert_eq!(declared_features(&config, None, "v1.37.2"), Some(Vec::new()));
+        let mut info = NodeInfo::default();
+        info.declared_features = vec!["B".to_owned(), "A".to_owned()];
+        let both = Some(vec!["A".to_owned(), "B".to_owned()]);
+        assert_eq!(declared_features(&config, Some(&info), "v1.37.2"), both);
     }
 }

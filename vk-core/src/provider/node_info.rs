@@ -29,6 +29,9 @@ pub struct NodeInfo {
     pub kernel_version: String,
     /// `nodeInfo.containerRuntimeVersion`, as `scheme://version`.
     pub container_runtime_version: String,
+    /// Features of a kubelet's that pods may ask for and the backend has (KEP-5328), by the names of Kubernetes' feature
+    /// gates; in `status.declaredFeatures` for the scheduler.
+    pub declared_features: Vec<String>,
     /// Whether the backend enforces AppArmor profiles. Without it, pods that ask for one are refused with the reason
     /// `AppArmor`, as by a kubelet whose host has none.
     pub app_armor: bool,

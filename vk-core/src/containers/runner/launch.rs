@@ -49,7 +49,9 @@ impl Launch {
     }
 
     async fn try_run(&self) -> Result<(), Launched> {
-        let image = self.image().await?;
+        let name = self.spec.image.clone().unwrap_or_default();
+        let image = self.image(&name, self.spec.image_pull_policy.as_deref(), true).await?;
+        self.image_volumes().await?;
         let spec = match self.configure(&image).await {
             Ok(spec) => spec,
             Err(message) => return Err(self.hold("CreateContainerConfigError", message)),
@@ -85,10 +87,34 @@ impl Launch {
         Launched::Held { reason, message }
     }
 
-    async fn image(&self) -> Result<Image, Launched> {
+    /// Tells of the container, or of the pod as a whole.
+    fn tell_of(&self, own: bool, reason: Reason, message: impl Into<String>) {
+        if own {
+            return self.tell(reason, message);
+        }
+        self.shared.tell(&self.pod.pod, PodEventRecord::new(reason, message));
+    }
+
+    /// The images that it has mounted, each with the first container that has it (KEP-4639).
+    async fn image_volumes(&self) -> Result<(), Launched> {
+        let Some(spec) = &self.pod.object.spec else { return Ok(()) };
+        let mounts = |container: &Container, volume: &str| {
+            container.volume_mounts.iter().flatten().any(|mount| mount.name == volume)
+        };
+        for volume in spec.volumes.iter().flatten() {
+            let Some(source) = &volume.image else { continue };
+            let mut all = spec.init_containers.iter().flatten().chain(&spec.containers);
+            if all.find(|each| mounts(each, &volume.name)).is_some_and(|first| first.name == self.spec.name) {
+                let name = source.reference.as_deref().unwrap_or_default();
+                self.image(name, source.pull_policy.as_deref(), false).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An image, fetched if need be: the container's own, or one that it has mounted.
+    async fn image(&self, name: &str, policy: Option<&str>, own: bool) -> Result<Image, Launched> {
         let backend = &self.shared.backend;
-        let name = self.spec.image.as_deref().unwrap_or_default();
-        let policy = self.spec.image_pull_policy.as_deref();
         let always = match policy {
             Some(policy) => policy == "Always",
             None => is_latest(name),
@@ -99,19 +125,19 @@ impl Launch {
                 let message = format!(
                     "Container image \"{name}\" already present on machine and can be accessed by the pod"
                 );
-                self.tell(Reason::Pulled, message);
+                self.tell_of(own, Reason::Pulled, message);
                 return Ok(image);
             }
             Ok(None) if policy == Some("Never") => {
                 let message = format!("Container image \"{name}\" is not present with pull policy of Never");
-                self.tell(Reason::ErrImageNeverPull, message.clone());
-                self.tell(Reason::Failed, "Error: ErrImageNeverPull");
+                self.tell_of(own, Reason::ErrImageNeverPull, message.clone());
+                self.tell_of(own, Reason::Failed, "Error: ErrImageNeverPull");
                 return Err(Launched::Held { reason: "ErrImageNeverPull", message });
             }
             Ok(None) => {}
-            Err(error) => return Err(self.no_image(name, error)),
+            Err(error) => return Err(self.no_image(name, own, error)),
         }
-        self.tell(Reason::Pulling, format!("Pulling image \"{name}\""));
+        self.tell_of(own, Reason::Pulling, format!("Pulling image \"{name}\""));
         let began = Instant::now();
         let credentials: Vec<_> = self
             .pod
@@ -130,22 +156,22 @@ impl Launch {
                 if let Some(size) = image.size {
                     let _ = write!(message, " Image size: {size} bytes.");
                 }
-                self.tell(Reason::Pulled, message);
+                self.tell_of(own, Reason::Pulled, message);
                 Ok(image)
             }
-            Err(error) => Err(self.no_image(name, error)),
+            Err(error) => Err(self.no_image(name, own, error)),
         }
     }
 
-    fn no_image(&self, name: &str, error: Error) -> Launched {
+    fn no_image(&self, name: &str, own: bool, error: Error) -> Launched {
         if let Error::Rejected { reason, .. } = error {
-            self.tell(Reason::InspectFailed, reason.clone());
-            self.tell(Reason::Failed, "Error: InvalidImageName");
+            self.tell_of(own, Reason::InspectFailed, reason.clone());
+            self.tell_of(own, Reason::Failed, "Error: InvalidImageName");
             return Launched::Held { reason: "InvalidImageName", message: reason };
         }
         let message = error.chain();
-        self.tell(Reason::Failed, format!("Failed to pull image \"{name}\": {message}"));
-        self.tell(Reason::Failed, "Error: ErrImagePull");
+        self.tell_of(own, Reason::Failed, format!("Failed to pull image \"{name}\": {message}"));
+        self.tell_of(own, Reason::Failed, "Error: ErrImagePull");
         Launched::Held { reason: "ErrImagePull", message }
     }
 

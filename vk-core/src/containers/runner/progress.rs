@@ -88,6 +88,7 @@ impl PodTask {
         let run = self.units[i].run(&self.pod.pod);
         let key = (Arc::clone(&run.container.name), run.attempt);
         let known = self.records.get(&key);
+        let user = known.and_then(|record| record.user.clone());
         let (id, image_id) =
             known.map(|record| (record.id.clone(), record.image_id.clone())).unwrap_or_default();
         let image = self.units[i].spec.image.clone().unwrap_or_default();
@@ -96,6 +97,7 @@ impl PodTask {
         let mut record = RunRecord::new(run, id, RunState::Exited(exit));
         record.image = image;
         record.image_id = image_id;
+        record.user = user;
         self.records.insert(key, record);
         self.finish(i, "");
         let unit = &mut self.units[i];

@@ -304,7 +304,7 @@ impl ObservedContainer {
         self.container_id = Some(record.id.clone());
         self.image = Some(record.image.clone()).filter(|image| !image.is_empty());
         self.image_id = Some(record.image_id.clone()).filter(|id| !id.is_empty());
-        self.user.clone_from(&record.user);
+        self.user = record.user.as_deref().cloned();
     }
 }
 

@@ -126,10 +126,9 @@ impl Worker {
                 }
                 Some(false)
             });
-            match is_new {
-                // Nothing is known of the backend yet.
-                Some(None | Some(true)) => drop(undecided.insert(key, uid)),
-                Some(Some(false)) | None => {}
+            // Also where nothing is known of the backend yet.
+            if let Some(None | Some(true)) = is_new {
+                undecided.insert(key, uid);
             }
         }
         let mut again = Arrivals::new();

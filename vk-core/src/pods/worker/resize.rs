@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
 use super::Worker;
 use crate::events::{PodEventRecord, Reason};
-use crate::pods::admission::{Demand, Host, check};
+use crate::pods::admission::{Demand, Host, Place, check};
 use crate::pods::resize::{Allocation, Pending, Progress, Resize, summary};
 use crate::provider::{Feature, PodRef};
 
@@ -75,7 +75,7 @@ impl Worker {
         let _turn = self.admission.turn.lock().await;
         let wanted = Arc::new(Demand::of(spec));
         let host: Option<Host> = self.host();
-        let had = self.table.with(&pod.uid, |record| record.place.as_ref().map(|place| place.demand()));
+        let had = self.table.with(&pod.uid, |record| record.place.as_ref().map(Place::demand));
         if let (Some(host), Some(Some(had))) = (host, had) {
             let others = self.admission.ledger.taken().without(&had);
             if let Err(refusal) = check(object, &wanted, &host, &others) {
