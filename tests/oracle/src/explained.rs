@@ -92,6 +92,26 @@ pub static EXPLANATIONS: &[Explanation] = &[
         },
     },
     Explanation {
+        name: "remains-of-a-restart-of-all",
+        why: "While RestartAllContainers removes a pod's containers, a kubelet's statuses have the ids and the readiness of \
+              those that it still finds, and not of those it has removed already. For a moment, and in the order of \
+              removal; reason, last state and restart count are compared.",
+        covers: |case, difference| {
+            const FIELDS: [&str; 3] = ["containerID ", "imageID ", "ready "];
+            let statuses = case.recording.transitions.iter().map(|transition| transition.status.to_string());
+            let restarts = || statuses.clone().any(|status| status.contains("RestartingAllContainers"));
+            let remains = |text: &str| {
+                text == "nothing"
+                    || text.split(", ").all(|part| FIELDS.iter().any(|field| part.starts_with(field)))
+            };
+            difference.place.starts_with("version at ")
+                && difference.place.contains(": container ")
+                && remains(&difference.recorded)
+                && remains(&difference.ours)
+                && restarts()
+        },
+    },
+    Explanation {
         name: "who-is-first-about-a-taint",
         why: "A pod that comes to a node with a NoExecute taint is marked and deleted by the taint manager and refused by \
               the node at the same moment: which of these writes comes first, and which generation the refusal has seen, \

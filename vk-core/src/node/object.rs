@@ -442,8 +442,8 @@ mod tests {
         }
         config.websocket_streams = false;
         assert_eq!(declared_features(&config, None, "v1.37.2"), Some(Vec::new()));
-        let mut info = NodeInfo::default();
-        info.declared_features = vec!["B".to_owned(), "A".to_owned()];
+        let info =
+            NodeInfo { declared_features: vec!["B".to_owned(), "A".to_owned()], ..NodeInfo::default() };
         let both = Some(vec!["A".to_owned(), "B".to_owned()]);
         assert_eq!(declared_features(&config, Some(&info), "v1.37.2"), both);
     }

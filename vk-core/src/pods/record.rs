@@ -35,6 +35,8 @@ pub(crate) struct Desired {
     pub(crate) demand: Arc<Demand>,
     /// A fingerprint of its resources.
     pub(crate) resources: u64,
+    /// A fingerprint of its labels and annotations, if files of it show them.
+    pub(crate) marks: Option<u64>,
     /// Its status shows other resources than it asks for.
     pub(crate) is_unallocated: bool,
     /// A fingerprint of the specification's containers: what a provider would have to change.
@@ -73,6 +75,7 @@ impl Desired {
             created: pod.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
             demand: Arc::new(spec.map(Demand::of).unwrap_or_default()),
             resources: spec.map_or(0, fingerprint_of_resources),
+            marks: fingerprint_of_marks(&pod),
             is_unallocated: Allocation::of_status(&pod).is_some(),
             fingerprint: fingerprint(&pod),
             // Boxed first: bytes keep the room that a vector has left over.
@@ -125,6 +128,22 @@ fn hash(parts: &impl serde::Serialize) -> u64 {
 fn fingerprint_of_resources(spec: &PodSpec) -> u64 {
     let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
     hash(&(&spec.resources, containers.map(|container| &container.resources).collect::<Vec<_>>()))
+}
+
+/// `None`: no volume shows labels or annotations of the pod.
+fn fingerprint_of_marks(pod: &Pod) -> Option<u64> {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let mut items = volumes.flat_map(|volume| {
+        let own = volume.downward_api.iter().flat_map(|source| source.items.iter().flatten());
+        let sources = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
+        let projected = sources
+            .flat_map(|source| source.downward_api.iter().flat_map(|source| source.items.iter().flatten()));
+        own.chain(projected)
+    });
+    let of_marks =
+        |path: &str| path.starts_with("metadata.labels") || path.starts_with("metadata.annotations");
+    let shown = items.any(|item| item.field_ref.as_ref().is_some_and(|field| of_marks(&field.field_path)));
+    shown.then(|| hash(&(&pod.metadata.labels, &pod.metadata.annotations)))
 }
 
 pub(crate) fn fingerprint(pod: &Pod) -> u64 {
@@ -326,8 +345,10 @@ impl Record {
         self.resize = allocation.map(|allocation| Box::new(Resize::of(allocation)));
     }
 
-    /// Takes note that the object is now wanted with other resources than its present version.
-    pub(crate) fn note_resize(&mut self, next: &Desired) {
+    /// Takes note of what has to be done about a new version of the object besides what its containers say.
+    pub(crate) fn note_change(&mut self, next: &Desired) {
+        // Files that show labels or annotations are to follow them.
+        self.stale |= self.desired.as_ref().is_some_and(|known| known.marks != next.marks);
         let Some(known) = self.desired.as_ref().filter(|known| known.resources != next.resources) else {
             return;
         };

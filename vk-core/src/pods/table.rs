@@ -139,7 +139,7 @@ impl PodTable {
             let key = (desired.created, self.serial.fetch_add(1, Ordering::Relaxed));
             self.arrivals().insert(key, pod.uid.clone());
         }
-        record.note_resize(&desired);
+        record.note_change(&desired);
         record.desired = Some(desired);
         record.confirmed_gone = false;
         record.recover();
@@ -269,5 +269,28 @@ mod tests {
         table.desired(&pod, object("3", Some("2026-01-01T00:00:30Z")).1);
         let known = table.with(&pod.uid, |record| record.failures);
         assert_eq!(known, Some(9), "a deletion that fails keeps its own pause");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_whose_files_show_its_labels_is_given_again_when_they_change() {
+        let object = |version: &str, label: &str, path: &str| {
+            let items = serde_json::json!([{"path": "f", "fieldRef": {"fieldPath": path}}]);
+            let object = serde_json::from_value(serde_json::json!({
+                "metadata": {"name": "p", "namespace": "default", "uid": "u", "resourceVersion": version,
+                    "labels": {"a": label}},
+                "spec": {"containers": [{"name": "a"}], "volumes": [{"name": "v", "downwardAPI": {"items": items}}]},
+            }));
+            Desired::of(object.expect("a pod")).expect("a complete pod")
+        };
+        for (path, shows) in [("metadata.labels['a']", true), ("metadata.name", false)] {
+            let table = PodTable::new(&NodeConfig::new("n"));
+            let (pod, desired) = object("1", "one", path);
+            table.desired(&pod, desired);
+            table.with(&pod.uid, |record| record.stale = false);
+            table.desired(&pod, object("2", "one", path).1);
+            assert_eq!(table.with(&pod.uid, |record| record.stale), Some(false), "{path}");
+            table.desired(&pod, object("3", "two", path).1);
+            assert_eq!(table.with(&pod.uid, |record| record.stale), Some(shows), "{path}");
+        }
     }
 }

@@ -140,7 +140,8 @@ impl PodTask {
                 (Life::Up, RunState::Running { started_at }) => {
                     let (record, started_at) = (record.clone(), *started_at);
                     let unit = &mut self.units[i];
-                    if unit.runs(&record, started_at) {
+                    let is_new = unit.runs(&record, started_at);
+                    if is_new {
                         let age = self.shared.clock.now().duration_since(started_at);
                         let age = Duration::try_from(age).unwrap_or_default();
                         let began = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
@@ -149,6 +150,10 @@ impl PodTask {
                     unit.judge();
                     let started = unit.is_started();
                     self.machine.running(&unit.spec.name, started);
+                    if is_new {
+                        // The others' last runs are out of sight by now, too.
+                        self.units.iter_mut().for_each(Unit::forgets_restart_of_all);
+                    }
                 }
                 (Life::Up, RunState::Exited(exit)) => self.ended(i, &exit.clone()),
                 (Life::Hook, RunState::Exited(exit)) if self.starting.as_deref() != Some(unit.name()) => {

@@ -37,6 +37,9 @@ pub(super) struct Unit {
     pub(super) pull: Option<Pull>,
 }
 
+/// Why every container waits when all are run again (KEP-5532).
+const RESTARTING_ALL: &str = "RestartingAllContainers";
+
 /// How far the present run has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Life {
@@ -235,6 +238,18 @@ impl Unit {
         self.backs_off = None;
     }
 
+    /// The restart of all containers has begun: one that has yet to be started waits as at first.
+    pub(super) fn forgets_restart_of_all(&mut self) {
+        let Some(seen) = &mut self.seen else { return };
+        if let ContainerState::Waiting { reason, message } = &mut seen.state
+            && reason == RESTARTING_ALL
+        {
+            reason.clear();
+            message.clear();
+            seen.image_id = None;
+        }
+    }
+
     /// Begins the probes of a run that was started at that moment.
     pub(super) fn begin_probes(&mut self, started: Instant) {
         let probes = [
@@ -329,7 +344,7 @@ pub(super) fn termination(record: &RunRecord, exit: &RunExit, message: String) -
 /// The end that every container is given when all are run again (KEP-5532).
 pub(super) fn restarting_all() -> Termination {
     let mut end = Termination::new(ExitStatus::Code(137));
-    end.reason = Some("RestartingAllContainers".to_owned());
+    end.reason = Some(RESTARTING_ALL.to_owned());
     end.message = Some("The container is removed because RestartAllContainers in place".to_owned());
     end
 }

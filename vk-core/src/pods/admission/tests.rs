@@ -28,10 +28,12 @@ fn plain() -> Host {
     )
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is given literals")]
 fn pod(spec: Value) -> Pod {
     serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).unwrap()
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is given literals")]
 fn asking(requests: Value) -> Pod {
     pod(json!({"containers": [{"name": "a", "resources": {"requests": requests}}]}))
 }
@@ -257,7 +259,7 @@ fn other_systems_parameters_and_profiles_are_refused_in_the_kubelets_words() {
         pod(json!({"containers": [{"name": "a", "securityContext": {"appArmorProfile": {"type": kind}}}]}))
     };
     let no_armor = "AppArmor: Cannot enforce AppArmor: AppArmor is not enabled on the host";
-    let table = [
+    let table = vec![
         (sysctl("net.ipv4.tcp_syncookies", &[]), ""),
         (sysctl("net/ipv4/tcp_syncookies", &[]), ""),
         (
