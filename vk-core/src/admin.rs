@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::extract::Path;
 use axum::response::Response;
 use axum::routing::get;
-use http::{StatusCode, Uri};
+use http::{HeaderMap, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -63,8 +63,8 @@ pub fn router(nodes: Vec<Observed>) -> Router {
     }
     router.route(
         "/metrics",
-        get(move || async move {
-            document(metrics::render(nodes.iter().map(|seen| (seen.node.as_str(), &seen.metrics))))
+        get(move |asked: HeaderMap| async move {
+            document(metrics::render(nodes.iter().map(|seen| (seen.node.as_str(), &seen.metrics))), &asked)
         }),
     )
 }

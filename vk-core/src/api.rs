@@ -208,10 +208,10 @@ impl KubeletApi {
             Endpoint::Health => health::healthz(&self.health.liveness(), &call.query),
             Endpoint::HealthPing | Endpoint::HealthLog => health::one(&Ok(())),
             Endpoint::HealthSyncLoop => health::one(&health::syncloop(&self.health.liveness())),
-            Endpoint::Metrics => metrics::node(self),
-            Endpoint::ProbeMetrics => metrics::probes(self.metrics.probes()),
-            Endpoint::SliMetrics => metrics::slis(&self.health.liveness()),
-            Endpoint::CadvisorMetrics => stats::cadvisor(self).await,
+            Endpoint::Metrics => metrics::node(self, &call.parts.headers),
+            Endpoint::ProbeMetrics => metrics::probes(self.metrics.probes(), &call.parts.headers),
+            Endpoint::SliMetrics => metrics::slis(&self.health.liveness(), &call.parts.headers),
+            Endpoint::CadvisorMetrics => stats::cadvisor(self, &call).await,
             Endpoint::Configz => configz::configz(self),
             Endpoint::Flagz => zpages::flagz(self, &call.parts.headers),
             Endpoint::Statusz => zpages::statusz(self, &call.parts.headers),
@@ -221,7 +221,7 @@ impl KubeletApi {
             Endpoint::RunningPods => pods::running(self).await,
             Endpoint::ContainerLogs => logs::container_logs(self, &call).await,
             Endpoint::StatsSummary => stats::summary(self, &call).await,
-            Endpoint::ResourceMetrics => stats::resource(self).await,
+            Endpoint::ResourceMetrics => stats::resource(self, &call).await,
             Endpoint::Exec | Endpoint::Attach | Endpoint::PortForward | Endpoint::Run => {
                 stream::answer(self, call, route.endpoint).await
             }

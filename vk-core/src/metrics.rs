@@ -12,6 +12,7 @@ mod credentials;
 mod port;
 mod probes;
 mod process;
+pub(crate) mod protobuf;
 mod provider;
 mod sampled;
 mod text;

@@ -158,7 +158,11 @@ async fn ask(api: &KubeletApi, ca: &Ca, case: &Case) -> Answer {
         ("SPDY", "upgrade", "SPDY/3.1"),
         ("unknown protocol version", "x-stream-protocol-version", "v9.channel.k8s.io"),
         ("OpenMetrics", "accept", "application/openmetrics-text; version=1.0.0"),
-        ("protobuf", "accept", "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily"),
+        (
+            "protobuf",
+            "accept",
+            "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited",
+        ),
     ] {
         if case.what.contains(word) {
             request = request.header(name, value);

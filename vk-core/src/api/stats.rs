@@ -117,17 +117,17 @@ pub(super) async fn summary(api: &KubeletApi, call: &Call) -> Response {
 }
 
 /// `GET /metrics/resource`. A provider that fails is `resource_scrape_error 1`, not a failed scrape.
-pub(super) async fn resource(api: &KubeletApi) -> Response {
+pub(super) async fn resource(api: &KubeletApi, call: &Call) -> Response {
     let Some(source) = api.provider.stats() else { return unmeasured(api) };
     let usage = api.stats.measure(api, source).await.ok().map(|usage| one_incarnation_each(api, &usage));
-    metrics::document(resource::render(usage.as_ref()))
+    metrics::document(resource::render(usage.as_ref()), &call.parts.headers)
 }
 
 /// `GET /metrics/cadvisor`.
-pub(super) async fn cadvisor(api: &KubeletApi) -> Response {
+pub(super) async fn cadvisor(api: &KubeletApi, call: &Call) -> Response {
     let Some(source) = api.provider.stats() else { return unmeasured(api) };
     let usage = api.stats.measure(api, source).await.ok().map(|usage| one_incarnation_each(api, &usage));
-    metrics::document(cadvisor::render(api, usage.as_ref()))
+    metrics::document(cadvisor::render(api, usage.as_ref()), &call.parts.headers)
 }
 
 fn unmeasured(api: &KubeletApi) -> Response {

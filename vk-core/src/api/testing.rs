@@ -239,7 +239,12 @@ pub(super) async fn send(api: &KubeletApi, request: Request<Body>) -> Answer {
             Err(_) => broken = true,
         }
     }
-    Answer { status: parts.status, headers: parts.headers, body: String::from_utf8(bytes).unwrap(), broken }
+    Answer {
+        status: parts.status,
+        headers: parts.headers,
+        body: String::from_utf8_lossy(&bytes).into_owned(),
+        broken,
+    }
 }
 
 pub(super) async fn get(api: &KubeletApi, path: &str) -> Answer {

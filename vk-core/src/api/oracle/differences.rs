@@ -62,12 +62,6 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         why: "Backends do not tell swap; a figure that nobody measured is absent, not zero",
     },
     Difference {
-        file: "metrics-resource",
-        questions: &["asked for protobuf"],
-        places: &["Content-Type", "body"],
-        why: "Whoever asks for protobuf takes text too, and there are no native histograms that text could not carry",
-    },
-    Difference {
         file: "stats-summary",
         questions: &["summary", "only_cpu_and_memory"],
         places: &[

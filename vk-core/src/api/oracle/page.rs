@@ -13,8 +13,9 @@ fn page() -> String {
          compared with; `VK_UPDATE=1 cargo test -p vk-core oracle` writes it again.\n\n\
          ## What is served\n\n\
          A caller needs one of the subresources of `nodes`, with the verb of the method: `get`, `create` for POST. \
-         `Accept`\nmatters where a type is named: a caller who accepts neither it nor `*/*` gets 406; with \"nothing\", \
-         whoever does not\naccept `*/*`.\n\n| path | methods | subresource | gives |\n|---|---|---|---|\n",
+         The last\ncolumn is what `Accept` must name, or else `*/*`: other callers get 406. \
+         Where nothing stands, it does not matter.\n\n\
+         | path | methods | subresource | accepted |\n|---|---|---|---|\n",
     );
     for root in ROOTS {
         let subresources: Vec<String> = root.subresources.iter().map(|name| format!("`{name}`")).collect();
@@ -48,13 +49,13 @@ fn methods(route: &Route) -> String {
     if route.methods.is_empty() {
         return "any".to_owned();
     }
-    route.methods.iter().map(|method| method.as_str()).collect::<Vec<_>>().join(", ")
+    route.methods.iter().map(http::Method::as_str).collect::<Vec<_>>().join(", ")
 }
 
 fn gives(route: &Route) -> String {
     match route.produces {
-        None => "—".to_owned(),
-        Some("") => "nothing".to_owned(),
+        None => String::new(),
+        Some("") => "`*/*`".to_owned(),
         Some(media) => format!("`{media}`"),
     }
 }
