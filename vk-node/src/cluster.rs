@@ -143,13 +143,11 @@ async fn find(settings: &ClusterSettings) -> Result<Config, Fault> {
 
 /// The kubeconfig's files; none in a pod.
 pub(crate) fn kubeconfigs(settings: &ClusterSettings) -> Vec<PathBuf> {
-    match &settings.kubeconfig {
-        Some(path) => split(path),
-        None => {
-            let usual = std::env::home_dir().map(|home| home.join(".kube/config"));
-            usual.filter(|path| path.exists()).into_iter().collect()
-        }
+    if let Some(path) = &settings.kubeconfig {
+        return split(path);
     }
+    let usual = std::env::home_dir().map(|home| home.join(".kube/config"));
+    usual.filter(|path| path.exists()).into_iter().collect()
 }
 
 /// `$KUBECONFIG` may list several files.

@@ -109,7 +109,7 @@ impl Follower {
             match self.look().await {
                 Look::Same | Look::Refused(None) => {}
                 Look::Renewed => {
-                    tracing::info!("the credentials for the API server have changed, and are in use")
+                    tracing::info!("the credentials for the API server have changed, and are in use");
                 }
                 Look::Refused(Some(fault)) => {
                     tracing::error!(
@@ -216,7 +216,7 @@ mod tests {
             server.add_token("first", Identity::admin());
             write(&home, "token", "first");
             write(&home, "ca.crt", server.ca_certificate());
-            write(&home, "kubeconfig", &kubeconfig(&serving, json!({ "tokenFile": "token" })));
+            write(&home, "kubeconfig", &kubeconfig(&serving, &json!({ "tokenFile": "token" })));
             let cluster = cluster::connect(&settings, "a").await.unwrap();
             Self { server, serving, home, cluster, settings }
         }
@@ -249,7 +249,7 @@ mod tests {
         std::fs::rename(&new, home.path().join(name)).unwrap();
     }
 
-    fn kubeconfig(serving: &Serving, user: Value) -> String {
+    fn kubeconfig(serving: &Serving, user: &Value) -> String {
         let server = format!("https://{}", serving.address());
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "vk",
@@ -332,7 +332,7 @@ mod tests {
             let file = format!("{user}.pem");
             write(&way.home, &file, &format!("{}{}", issued.certificate, issued.key));
             let user = json!({ "client-certificate": file, "client-key": file });
-            way.replace("kubeconfig", &kubeconfig(&way.serving, user)).await;
+            way.replace("kubeconfig", &kubeconfig(&way.serving, &user)).await;
             asking.goes_on("with a client certificate").await;
         }
         let issued = way.server.issue_client_cert("three", "system:masters").unwrap();

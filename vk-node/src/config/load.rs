@@ -40,7 +40,7 @@ pub(crate) fn read(path: &Path, role: &str) -> Result<String, Fault> {
         let remedy = match error.utf8_error().valid_up_to() {
             0 => "it is not text in UTF-8; is it the right file?".to_owned(),
             good => {
-                let line = error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count() + 1;
+                let line = error.as_bytes()[..good].split(|byte| *byte == b'\n').count();
                 format!("line {line} is not text in UTF-8; save it as UTF-8")
             }
         };
