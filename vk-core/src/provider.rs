@@ -6,37 +6,73 @@
 //!
 //! # Contract
 //!
-//! The clauses below are what the node relies on. The conformance suite has one test per clause, under
-//! the same name.
+//! The clauses below are what the node relies on. The conformance suite, `vk-conformance`, has a function for
+//! each thing that they demand, under the same headings; those of a capability are in its trait's documentation.
 //!
 //! ## Identity
 //! A pod is its UID. Two pods of one namespace and name may exist at once (a StatefulSet replaces a pod
 //! while the old one is still stopping), and they never share anything at the backend. Backend resource
-//! names and tags are derived from the UID; namespace and name are labels for people.
+//! names and tags are derived from the UID; namespace and name are labels for people, and a listing gives
+//! them back as they were.
 //!
 //! ## Idempotence
 //! [`create_pod`](Provider::create_pod) of a UID that exists, or that is being created, is `Ok` and starts
-//! nothing. [`delete_pod`](Provider::delete_pod) of an unknown UID is `Ok`.
+//! nothing. [`delete_pod`](Provider::delete_pod) of an unknown UID is `Ok`, and so is a second one while the
+//! first is under way.
 //!
 //! ## Absence
 //! A pod is absent when a complete, successful listing does not name it. An error never means absence; a
-//! backend that can only fetch part of its list returns an error instead of the part.
+//! backend that can only fetch part of its list returns an error instead of the part. A watch that fails to
+//! list yields that error, never an empty listing.
 //!
 //! ## Ordering
 //! Calls for one UID never overlap: the node waits for one to end, or drops it, before the next. Calls
-//! for different UIDs do overlap. Events for one UID arrive in the order in which things happened.
+//! for different UIDs do overlap. Events for one UID arrive in the order in which things happened, and no
+//! listing shows a pod in an earlier state than the listing before it: restarts are counted up, a run that has
+//! ended does not run again, and a sandbox that is gone stays gone.
 //!
 //! ## Cancellation
 //! A dropped future may have taken effect, or not. The node never assumes either: it looks
-//! ([`list_pods`](Provider::list_pods)) or repeats the call, which [Idempotence](#idempotence) makes safe.
+//! ([`list_pods`](Provider::list_pods)) or repeats the call, which [Idempotence](#idempotence) makes safe: a
+//! dropped call leaves nothing in the provider's memory that makes the next one fail, or return before its time.
 //!
 //! ## Concurrency
 //! Any number of calls for different pods may be under way at once; a backend that wants fewer wraps
-//! itself in [`Limited`]. No call blocks the thread it runs on.
+//! itself in [`Limited`]. One that hangs at the backend holds up no other. No call blocks the thread it runs on.
 //!
 //! ## Errors
-//! An [`Error`] says what the node should do next, not which HTTP status was seen. Secrets never appear
-//! in an error's text.
+//! An [`Error`] says what the node should do next, not which HTTP status was seen: what may go better later
+//! is never [`Rejected`](Error::Rejected), what can never run is, with the field that is to blame, and a call
+//! that has not taken effect is never `Ok`. Secrets never appear in an error's text, in what is told of a pod, or in
+//! the provider's `Debug` output.
+//!
+//! ## Status
+//! A container's exit code is told as it was, the end of the run before a restart is kept in
+//! [`last`](ObservedContainer::last), and an address that was told stays in what is told for as long as the pod
+//! runs, or is replaced by another. When all containers have ended for good the sandbox is told to be
+//! [`Gone`](Sandbox::Gone).
+//!
+//! ## Deletion
+//! Processes are asked to end, have the grace period to do it, and are killed at its end: no sooner, no later. The
+//! exit code of one that took its time is told. `Gone` is told when nothing of the pod runs any more, and nothing
+//! of it ever runs again, whatever its restart policy.
+//!
+//! ## Watch
+//! A watch begins with a complete listing, and everything that happens after it is told without anybody listing:
+//! starts, ends, deletions. A watch that was dropped can be begun again.
+//!
+//! ## Restart
+//! The daemon keeps nothing on disk, and a provider keeps nothing that the backend does not have: a new one, over the same
+//! backend, lists the pods of the one before it, starts none of them again, can delete each of them without having listed
+//! it, and knows how those ended that have ended.
+//!
+//! ## Tenancy
+//! An account may have other nodes, of this cluster or of others. Their pods are neither listed nor told by the
+//! watch, and [`delete_pod`](Provider::delete_pod) with one of their UIDs leaves them alone.
+//!
+//! ## Node
+//! [`capacity`](NodeInfo::capacity) has `cpu`, `memory` and `pods`; [`allocatable`](NodeInfo::allocatable) is
+//! never more; and a backend that names so many pods runs as many.
 //!
 //! # Guarantees
 //!
@@ -119,7 +155,7 @@ mod wrap;
 /// forgets one does not compile, and a backend without a capability says so in one line.
 #[async_trait]
 pub trait Provider: fmt::Debug + Send + Sync + 'static {
-    /// The backend's short, stable name: `"aci"`, `"fargate"`, `"mock"`. It becomes the value of the
+    /// The backend's short, stable name, fit to be a label's value: `"aci"`, `"fargate"`, `"mock"`. It becomes the value of the
     /// node's taint `virtual-kubelet.io/provider`, and a label on metrics and spans.
     fn name(&self) -> &'static str;
 
@@ -272,7 +308,8 @@ impl Features {
 pub trait PodPrepare: Send + Sync {
     /// Reserves the pod's network identity and returns its addresses, at most one per family. Called
     /// before [`Provider::create_pod`] for pods whose environment or files refer to `status.podIP(s)`.
-    /// Repeatable: same UID, same addresses.
+    /// Repeatable: same UID, same addresses. Two pods that exist, or are promised to, have none in common, and a
+    /// pod has the addresses that it was promised.
     async fn prepare_pod(&self, pod: &PodRef) -> Result<Vec<std::net::IpAddr>>;
 }
 
@@ -280,7 +317,11 @@ pub trait PodPrepare: Send + Sync {
 #[async_trait]
 pub trait PodUpdate: Send + Sync {
     /// Brings the running pod to the new specification: resources resized, images replaced, ephemeral
-    /// containers added, files re-published. The whole desired pod is given; the backend compares.
+    /// containers added, files re-published. The whole desired pod is given; the backend compares, and a pod that
+    /// is as it should be goes on undisturbed.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the backend has no such pod; none is created.
     async fn update_pod(&self, pod: &ResolvedPod) -> Result<()>;
 }
 
@@ -291,7 +332,8 @@ pub trait ContainerLogs: Send + Sync {
     /// [`follow`](LogOptions::follow), [`start`](LogOptions::start) and [`tail`](LogOptions::tail)
     /// ([`LogSelection`] does the last two for a log held in memory); the node cuts streams, byte limits
     /// and timestamps. Dropping the stream stops the read at the backend. A followed stream ends when the
-    /// container's log can grow no more.
+    /// container's log can grow no more, and one that is not followed ends with the last present line. The log of a
+    /// run that has ended stays readable for as long as the pod is there.
     ///
     /// # Errors
     /// [`Error::NotFound`] when the backend has no such container, or no previous run of it.
@@ -302,7 +344,12 @@ pub trait ContainerLogs: Send + Sync {
 #[async_trait]
 pub trait ContainerExec: Send + Sync {
     /// Runs a command beside the container's main process and returns its exit status when it has ended
-    /// and its output has been written. Dropping the future ends the command.
+    /// and its output has been written. Its arguments reach it as they are, no shell reads them. Its input reaches
+    /// it as it comes, and so does the input's end; its two outputs are kept apart. It ends with its container.
+    /// Dropping the future ends the command.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the backend has no such container running.
     async fn exec(&self, container: &ContainerRef, command: &[String], io: ExecIo) -> Result<ExitStatus>;
 }
 
@@ -311,19 +358,27 @@ pub trait ContainerExec: Send + Sync {
 pub trait ContainerAttach: Send + Sync {
     /// Connects to the container's main process until that ends or the future is dropped, which leaves the
     /// process running.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the backend has no such container running.
     async fn attach(&self, container: &ContainerRef, io: ExecIo) -> Result<ExitStatus>;
 }
 
 /// Capability: port-forward. See [`Provider::port_forward`].
 #[async_trait]
 pub trait PortForward: Send + Sync {
-    /// Opens a connection to a port of the pod. Half-close is passed on in both directions.
+    /// Opens a connection to a port of the pod. Half-close is passed on in both directions: the other end hears of
+    /// it, and what that still has to say arrives.
+    ///
+    /// # Errors
+    /// No such pod. A port on which nothing listens is an error, or a connection that ends without a byte.
     async fn connect(&self, pod: &PodRef, port: u16) -> Result<Box<dyn Duplex>>;
 }
 
 /// Capability: usage figures. See [`Provider::stats`].
 #[async_trait]
 pub trait PodStats: Send + Sync {
-    /// Usage of the node and of every pod. What is unknown is absent, never zero.
+    /// Usage of the node and of every pod of its, each once. What is unknown is absent, never zero; what is counted
+    /// never goes back while its container runs, and neither does the time of its sample.
     async fn usage(&self) -> Result<Usage>;
 }
