@@ -191,14 +191,14 @@ impl ContainerBackend for MockContainers {
 
     async fn reserve_addresses(&self, pod: &PodRef) -> Result<Vec<IpAddr>> {
         let mut state = self.lock();
-        let number = state.handed_out;
-        let address = *state.addresses.entry(pod.uid.clone()).or_insert_with(|| {
-            let base = u32::from(Ipv4Addr::new(10, 88, 0, 1));
-            IpAddr::V4(Ipv4Addr::from(base.wrapping_add(number)))
-        });
-        if state.addresses.len() > number as usize {
-            state.handed_out = number + 1;
+        if let Some(known) = state.addresses.get(&pod.uid) {
+            return Ok(vec![*known]);
         }
+        let base = u32::from(Ipv4Addr::new(10, 88, 0, 1));
+        let address = IpAddr::V4(Ipv4Addr::from(base.wrapping_add(state.handed_out)));
+        // Counted by itself: how many addresses are in use falls when pods go.
+        state.handed_out = state.handed_out.wrapping_add(1);
+        state.addresses.insert(pod.uid.clone(), address);
         Ok(vec![address])
     }
 

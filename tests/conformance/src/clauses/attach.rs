@@ -43,7 +43,9 @@ pub async fn what_is_written_reaches_the_process(bench: &Bench) -> Check {
     let within = bench.patience().tell;
     let talked = async {
         tokio::select! {
-            ended = attach.attach(&main, io) => fail(format!("attach ended while its process runs: {ended:?}")),
+            ended = attach.attach(&main, io) => {
+                fail(format!("attach ended: {ended:?}; {}", bench.sights(&pod.pod, 0).last()))
+            }
             talked = session => if talked.is_some() { Ok(()) } else { fail("the output ended while its process runs") },
         }
     };

@@ -179,7 +179,7 @@ impl Buggy {
         if let Some((original, _)) = original {
             pod.pod.uid = original.clone();
         }
-        let secrets = memory.created.get(&pod.pod.uid).map(|pod| secrets(pod)).unwrap_or_default();
+        let secrets = memory.created.get(&pod.pod.uid).map(secrets).unwrap_or_default();
         drop(memory);
         if let Some(runtime) = &mut pod.runtime {
             self.tell_runtime(&pod.pod, runtime, &secrets);
