@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use vk_core::pods::patch::status_patch;
 use vk_core::pods::status::{Situation, StatusInput, WaitingFor, pod_status};
 use vk_core::provider::{
-    ContainerState, ExitStatus, ObservedContainer, PodOutcome, PodRuntime, Sandbox, Termination,
+    ContainerState, ExitStatus, LinuxUser, ObservedContainer, PodOutcome, PodRuntime, Sandbox, Termination,
 };
 
 pub(crate) fn pod(spec: Value) -> Pod {
@@ -459,4 +459,46 @@ fn times_finer_than_a_second_make_no_patch() {
     let running = finer.container_statuses.as_mut().unwrap()[0].state.as_mut().unwrap();
     nudge(&mut running.running.as_mut().unwrap().started_at);
     assert_eq!(status_patch("u", pod.status.as_ref().unwrap(), &finer), None);
+}
+
+#[test]
+fn a_resized_container_tells_what_it_has_beside_what_it_was_allocated() {
+    let resources = |cpu: &str, memory: &str| json!({ "requests": { "cpu": cpu, "memory": memory } });
+    let mut pod = pod(json!({
+        "restartPolicy": "Never",
+        "containers": [{ "name": "a", "image": "i", "resources": resources("200m", "64Mi") }],
+    }));
+    let has = |cpu: &str, memory: &str| {
+        let mut container = running("a");
+        container.container_id = Some("x://1".to_owned());
+        container.resources = Some(Box::new(serde_json::from_value(resources(cpu, memory)).unwrap()));
+        container.user = Some(LinuxUser { uid: 1000, gid: 1000, groups: vec![1000, 2000] });
+        runtime(Sandbox::Ready, vec![container])
+    };
+    let in_progress = json!({ "conditions": [{ "type": "PodResizeInProgress", "status": "True" }] });
+    pod.status = Some(serde_json::from_value(in_progress).unwrap());
+    let status = look(&pod, Some(&has("100m", "32Mi")), &Situation::Normal, 2);
+    let told = serde_json::to_value(&status).unwrap();
+    assert_eq!(told["containerStatuses"][0]["resources"], resources("100m", "32Mi"));
+    assert_eq!(told["containerStatuses"][0]["allocatedResources"], resources("200m", "64Mi")["requests"]);
+    assert_eq!(
+        (&told["resources"]["requests"]["cpu"], &told["allocatedResources"]["cpu"]),
+        (&json!("100m"), &json!("200m"))
+    );
+    let user = json!({ "linux": { "uid": 1000, "gid": 1000, "supplementalGroups": [1000, 2000] } });
+    assert_eq!(told["containerStatuses"][0]["user"], user);
+    assert_eq!(told["conditions"][0]["type"], "PodResizeInProgress", "before all others");
+
+    // The run goes on saying what it said of memory, which nothing of it can be read back from.
+    pod.status = Some(status);
+    let status = look(&pod, Some(&has("200m", "64Mi")), &Situation::Normal, 3);
+    let told = serde_json::to_value(&status).unwrap();
+    assert_eq!(told["containerStatuses"][0]["resources"], resources("200m", "32Mi"));
+
+    // Nothing is changed any more when the pod has ended.
+    let mut end = runtime(Sandbox::Gone, vec![terminated("a", 0)]);
+    end.containers[0].container_id = Some("x://1".to_owned());
+    let told = serde_json::to_value(look(&pod, Some(&end), &Situation::Normal, 4)).unwrap();
+    assert_eq!(told["conditions"][0]["type"], "PodReadyToStartContainers");
+    assert_eq!(told["containerStatuses"][0]["user"], user, "who ran it is remembered");
 }
