@@ -393,6 +393,18 @@ impl RunRecord {
     }
 }
 
+impl RunState {
+    /// Whether this is as new as that state of the same run, or newer: a run is created, runs, and ends.
+    pub(super) fn follows(&self, known: &Self) -> bool {
+        let rank = |state: &Self| match state {
+            Self::Created => 0,
+            Self::Running { .. } => 1,
+            Self::Exited(_) => 2,
+        };
+        rank(self) >= rank(known)
+    }
+}
+
 impl RunExit {
     /// An end, with nothing else known.
     #[must_use]

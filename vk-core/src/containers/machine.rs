@@ -222,11 +222,16 @@ impl PodMachine {
 
     /// The container has ended, or could not be started.
     pub fn ended(&mut self, name: &str, code: i32, now: Instant) {
-        let stopping = self.stopping;
+        // Of a pod that has come to its end nothing is run again, whatever a sidecar's rules say of its own end.
+        let over = self.stopping || self.verdict().is_some();
         let Some(member) = self.member(name) else { return };
         let before = member.last_end.replace(now);
+        // The pass that has it killed starts it again, unless it has to back off by the end before; a later pass looks at
+        // this end as at any other.
+        let waits = before.is_some_and(|end| end + member.back_off.pause(end) > now);
+        member.replaced &= !waits;
         member.counts_from = if member.replaced { before } else { Some(now) };
-        let all = !stopping && !member.replaced && restarts_all_after(&member.rules, code);
+        let all = !over && !member.replaced && restarts_all_after(&member.rules, code);
         member.state = State::Ended { code };
         self.restarting_all |= all;
     }
@@ -280,7 +285,8 @@ impl PodMachine {
         }
         // Once an app container was started, init containers are not looked at any more.
         let begun = self.of(ContainerKind::App).any(|member| member.state != State::New);
-        for member in self.members.iter().filter(|member| member.kind != ContainerKind::App) {
+        let first = |member: &&Member| matches!(member.kind, ContainerKind::Init | ContainerKind::Sidecar);
+        for member in self.members.iter().filter(first) {
             let passed = match (member.kind, member.state) {
                 (ContainerKind::Init, State::Ended { code: 0, .. }) => true,
                 (ContainerKind::Init, _) if begun => true,
@@ -391,7 +397,8 @@ impl PodMachine {
     #[must_use]
     pub fn comes_back(&self, name: &str, code: i32) -> bool {
         let Some(member) = self.members.iter().find(|member| member.name == name) else { return false };
-        !self.stopping && (member.replaced || member.restarts_after(self.pod_policy.as_deref(), code))
+        let over = self.stopping || self.verdict().is_some();
+        !over && (member.replaced || member.restarts_after(self.pod_policy.as_deref(), code))
     }
 
     /// Whether all containers are being stopped to be run again.

@@ -313,8 +313,14 @@ impl ResolvedPod {
             .iter()
             .map(|c| (kind_of_init(c), c))
             .chain(spec.containers.iter().map(|c| (ContainerKind::App, c)))
-            .map(|(kind, c)| ResolvedContainer::literal(kind, c))
-            .collect();
+            .map(|(kind, c)| ResolvedContainer::literal(kind, c));
+        // They have the fields that are taken over, and no others are.
+        let ephemeral = spec.ephemeral_containers.iter().flatten().map(|c| {
+            let (name, command, args) = (c.name.clone(), c.command.clone(), c.args.clone());
+            let c = Container { name, command, args, env: c.env.clone(), ..Container::default() };
+            ResolvedContainer::literal(ContainerKind::Ephemeral, &c)
+        });
+        let containers = containers.chain(ephemeral).collect();
         Some(Self::new(pod, Arc::new(object), containers, Vec::new()))
     }
 

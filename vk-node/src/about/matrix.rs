@@ -39,7 +39,7 @@ pub(super) fn fold(fields: Vec<Row>) -> Vec<Row> {
 fn fold_below(prefix: &str, fields: Vec<Row>, rows: &mut Vec<Row>) {
     let mut rest = fields.into_iter().peekable();
     while let Some(first) = rest.next() {
-        let name = part_below(prefix, &first.path);
+        let name = part_below(prefix, &first.path).to_owned();
         let path = format!("{prefix}{name}");
         let mut group = vec![first];
         while let Some(next) = rest.next_if(|next| part_below(prefix, &next.path) == name) {

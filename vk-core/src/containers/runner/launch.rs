@@ -14,7 +14,7 @@ use super::shared::Shared;
 use crate::containers::backend::{ContainerRun, ContainerSpec, Image};
 use crate::containers::words::{duration, whose};
 use crate::events::{PodEventRecord, Reason};
-use crate::provider::{ContainerKind, Error, Origin, ResolvedContainer, ResolvedPod};
+use crate::provider::{ContainerKind, EnvVar, Error, Origin, ResolvedContainer, ResolvedPod, Value};
 
 /// The most that a file of variables may hold, in bytes (KEP-3721), and one more to see that it holds more.
 const LONGEST_ENV_FILE: usize = (64 << 10) + 1;
@@ -56,13 +56,16 @@ impl Launch {
             Ok(spec) => spec,
             Err(message) => return Err(self.hold("CreateContainerConfigError", message)),
         };
+        let clean = |message| without_secrets(message, &spec.command, &spec.args, &spec.env);
         let backend = &self.shared.backend;
         match backend.create_container(&spec).await {
             Ok(()) => {}
             Err(Error::Rejected { reason, .. }) => {
-                return Err(self.hold("CreateContainerConfigError", reason));
+                return Err(self.hold("CreateContainerConfigError", clean(reason)));
             }
-            Err(error) => return Err(self.hold("CreateContainerError", error.chain())),
+            Err(error) => {
+                return Err(self.hold("CreateContainerError", clean(error.chain())));
+            }
         }
         self.tell(Reason::Created, "Container created");
         if let Err(error) = backend.start_container(&spec.run).await {
@@ -70,6 +73,7 @@ impl Launch {
                 Error::Rejected { reason, .. } => reason,
                 error => error.chain(),
             };
+            let message = clean(message);
             self.tell(Reason::Failed, format!("Error: {message}"));
             return Err(Launched::Failed { message });
         }
@@ -254,6 +258,29 @@ impl Launch {
     }
 }
 
+/// What a backend says of a run that it could not start, without the values of Secrets: runtimes like to quote the
+/// program, which may be one. Values of one or two bytes stay; they are in any text.
+pub(super) fn without_secrets(
+    mut message: String,
+    command: &[Value],
+    args: &[Value],
+    env: &[EnvVar],
+) -> String {
+    let env = env.iter().map(|variable| &variable.value);
+    let mut secrets: Vec<&str> = (command.iter().chain(args).chain(env))
+        .filter(|value| value.is_secret() && value.expose().len() > 2)
+        .map(Value::expose)
+        .collect();
+    // One may be part of another.
+    secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
+    for secret in secrets {
+        if message.contains(secret) {
+            message = message.replace(secret, "[redacted]");
+        }
+    }
+    message
+}
+
 /// Whether an image without a pull policy is fetched always: its tag is `latest`, or it has none and no digest.
 fn is_latest(image: &str) -> bool {
     if image.contains('@') {
@@ -261,4 +288,24 @@ fn is_latest(image: &str) -> bool {
     }
     let last = image.rsplit('/').next().unwrap_or_default();
     last.split_once(':').is_none_or(|(_, tag)| tag == "latest")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::PodRef;
+
+    #[test]
+    fn what_a_backend_quotes_is_told_without_secrets() {
+        let pod = PodRef::new("ns", "pod", "uid");
+        let mut spec = ContainerSpec::new(ContainerRun::new(pod.container("a"), 0), ContainerKind::App, "i");
+        spec.command = vec![Value::secret("hunter2"), Value::plain("sh")];
+        let variable = |value| EnvVar { name: "A".to_owned(), value, origin: Origin::Literal };
+        spec.env = vec![variable(Value::secret("hunter2@db")), variable(Value::secret("sh"))];
+        let message = "exec: \"hunter2\" with hunter2@db: not found by sh".to_owned();
+        assert_eq!(
+            without_secrets(message, &spec.command, &spec.args, &spec.env),
+            "exec: \"[redacted]\" with [redacted]: not found by sh"
+        );
+    }
 }

@@ -18,7 +18,7 @@ use crate::containers::backend::{LONGEST_TERMINATION_MESSAGE, RunRecord, RunStat
 use crate::containers::machine::{Action, End, PodMachine};
 use crate::containers::probe::ProbeKind;
 use crate::containers::probing::Finding;
-use crate::containers::words::{duration, tail, whose};
+use crate::containers::words::tail;
 use crate::events::{PodEventRecord, Reason};
 use crate::provider::{
     ContainerKind, Error, PodOutcome, PodRuntime, ResolvedPod, Result, Retry, Sandbox, VolumeContent,
@@ -196,6 +196,7 @@ impl PodTask {
         self.since = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
         self.phase = if found.stopped { Phase::Stopped } else { Phase::Ready };
         for record in found.runs {
+            let record = self.clean(record);
             self.records.insert((Arc::clone(&record.run.container.name), record.run.attempt), record);
         }
         for unit in &mut self.units {
@@ -238,7 +239,11 @@ impl PodTask {
 
     fn read(&mut self, letters: Letters) {
         for (key, record) in letters.runs {
-            self.records.insert(key, record);
+            // A listing may have been begun before news that came first.
+            if self.records.get(&key).is_none_or(|known| record.state.follows(&known.state)) {
+                let record = self.clean(record);
+                self.records.insert(key, record);
+            }
         }
         if let Some(pod) = letters.pod {
             self.change(pod);
@@ -382,8 +387,9 @@ impl PodTask {
                 }
             }
         }
-        self.advance_kills(now);
+        self.advance_kills(now, &mut wake);
         wake.maybe(self.probe(now));
+        self.tell_back_offs(now, &mut wake);
         for unit in &mut self.units {
             if let Some(pull) = &mut unit.pull
                 && let Some(at) = pull.tell_at
@@ -424,6 +430,10 @@ impl PodTask {
         if due > now {
             return wake.at(due);
         }
+        if self.machine.end().is_some() {
+            // It was in time: only that it has ended is not told yet.
+            return;
+        }
         let message = "Pod was active on the node longer than the specified deadline";
         self.shared.tell(&self.pod.pod, PodEventRecord::new(Reason::DeadlineExceeded, message));
         self.outcome = Some(PodOutcome {
@@ -440,11 +450,8 @@ impl PodTask {
             return None;
         }
         let unit = self.units.iter_mut().find(|unit| unit.name() == name)?;
-        if let Some(pause) = unit.backs_off.take() {
-            let pod = whose(&self.pod.pod);
-            let message =
-                format!("back-off {} restarting failed container={name} pod={pod}", duration(pause));
-            unit.waits("CrashLoopBackOff", message);
+        if let Some(back_off) = unit.backs_off.take() {
+            unit.backs_off(back_off.pause, &self.pod.pod);
             self.machine.held(name, now + SHOWN);
             return Some(now + SHOWN);
         }

@@ -6,18 +6,22 @@ use std::time::Duration;
 use futures::StreamExt;
 use tokio::time::Instant;
 
-use super::launch::Launched;
-use super::pod::{Done, HELD, PodTask, SHOWN, UNLIMITED};
-use super::unit::{Life, Pull, Unit, restarting_all, termination};
+use super::launch::{Launched, without_secrets};
+use super::pod::{Done, HELD, PodTask, SHOWN, UNLIMITED, Wake};
+use super::unit::{BackOff, Life, Pull, Unit, restarting_all, termination};
 use crate::containers::ContainerBackend;
 use crate::containers::backend::{LONGEST_TERMINATION_MESSAGE, RunExit, RunRecord, RunState};
 use crate::containers::probing::Prober;
 use crate::containers::words::{tail, whose};
 use crate::events::{PodEventRecord, Reason};
-use crate::provider::{ContainerKind, ContainerRef, ContainerState, Error, ExitStatus, LogOptions};
+use crate::provider::{
+    ContainerKind, ContainerRef, ContainerState, Error, ExitStatus, LogOptions, Termination,
+};
 
 /// When a failed pull shows as a back-off.
 const PULL_TOLD: Duration = Duration::from_secs(1);
+/// When a restart's back-off shows at the latest: a kubelet looks at every pod about once a minute.
+const BACK_OFF_TOLD: Duration = Duration::from_mins(1);
 const LONGEST_PULL_BACK_OFF: Duration = Duration::from_mins(5);
 /// Lines and bytes of a log that stand in for a termination message (`MaxContainerTerminationMessageLogLines`).
 const LOG_LINES: u64 = 80;
@@ -42,6 +46,9 @@ impl PodTask {
                         message: message.clone(),
                         tell_at,
                     });
+                } else {
+                    // The image is there, or was not asked for: what is lacking now is something else.
+                    unit.pull = None;
                 }
                 unit.waits(reason, message);
                 self.machine.held(name, until);
@@ -227,11 +234,46 @@ impl PodTask {
         let name = unit.spec.name.clone();
         let waits = self.machine.backs_off_until(&name).is_some_and(|until| until > now);
         if comes_back && waits && self.stop.is_none() {
-            unit.backs_off = Some(self.machine.pause(&name));
+            let pause = self.machine.pause(&name);
+            unit.backs_off = Some(BackOff { pause, tell_at: now + BACK_OFF_TOLD });
             let message =
                 format!("Back-off restarting failed container {name} in pod {}", whose(&self.pod.pod));
             self.tell(i, PodEventRecord::new(Reason::BackOff, message));
         }
+    }
+
+    /// Shows the back-offs that have lasted for long and are not over.
+    pub(super) fn tell_back_offs(&mut self, now: Instant, wake: &mut Wake) {
+        for unit in &mut self.units {
+            let Some(back_off) = unit.backs_off else { continue };
+            if back_off.tell_at > now {
+                wake.at(back_off.tell_at);
+                continue;
+            }
+            unit.backs_off = None;
+            unit.backs_off(back_off.pause, &self.pod.pod);
+        }
+    }
+
+    /// What the backend tells of a run, without the values of Secrets.
+    pub(super) fn clean(&self, mut record: RunRecord) -> RunRecord {
+        let container = self.pod.containers.iter().find(|container| container.name == record.run.name());
+        if let RunState::Exited(exit) = &mut record.state
+            && let Some(container) = container
+            && let Some(why) = exit.start_error.take()
+        {
+            let (command, args, env) = (&container.command, &container.args, &container.env);
+            exit.start_error = Some(without_secrets(why, command, args, env));
+        }
+        record
+    }
+
+    /// How the run before the present one ended, as far as it is known.
+    pub(super) fn end_before(&self, unit: &Unit) -> Option<Termination> {
+        let key = (Arc::from(unit.name()), unit.attempt.checked_sub(1)?);
+        let record = self.records.get(&key)?;
+        let RunState::Exited(exit) = &record.state else { return None };
+        Some(termination(record, exit, tail(&exit.message, LONGEST_TERMINATION_MESSAGE)))
     }
 
     /// Removes what is left of runs that nobody asks for any more: of each container the last and the one before stay.

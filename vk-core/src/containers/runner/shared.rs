@@ -218,7 +218,7 @@ impl Shared {
                 mail.post(|letters| letters.lost = true);
             }
         }
-        for sandbox in sandboxes {
+        for mut sandbox in sandboxes {
             if registry.removed.get(&sandbox.pod.uid).is_some_and(|at| *at >= began) {
                 continue;
             }
@@ -235,7 +235,12 @@ impl Shared {
                         letters.run(record);
                     }
                 }),
-                None => entry.found = Some(sandbox),
+                None => {
+                    if let Some(known) = entry.found.take() {
+                        keep_newer(known, &mut sandbox);
+                    }
+                    entry.found = Some(sandbox);
+                }
             }
         }
         drop(registry);
@@ -284,7 +289,20 @@ impl Letters {
     /// A run's news, unless it is older than what is known.
     fn run(&mut self, record: RunRecord) {
         let key = (Arc::clone(&record.run.container.name), record.run.attempt);
-        self.runs.insert(key, record);
+        if self.runs.get(&key).is_none_or(|known| record.state.follows(&known.state)) {
+            self.runs.insert(key, record);
+        }
+    }
+}
+
+/// Keeps of what is known of a sandbox's runs what is newer than in a listing, which was true when it was begun.
+fn keep_newer(known: SandboxRecord, listed: &mut SandboxRecord) {
+    for old in known.runs {
+        if let Some(new) = listed.runs.iter_mut().find(|new| new.run == old.run)
+            && !new.state.follows(&old.state)
+        {
+            *new = old;
+        }
     }
 }
 
@@ -306,6 +324,12 @@ fn remains(found: &SandboxRecord) -> PodRuntime {
     }
     for (name, record) in latest {
         let RunState::Exited(exit) = &record.state else { continue };
+        let mut exit = exit.clone();
+        if let Some(why) = &mut exit.start_error {
+            // The backend's words may quote a Secret, and which they are is not known without the pod.
+            "it could not be started".clone_into(why);
+        }
+        let exit = &exit;
         let message = tail(&exit.message, crate::containers::LONGEST_TERMINATION_MESSAGE);
         let end = termination(record, exit, message);
         let mut container = ObservedContainer::new(name, ContainerState::Terminated(end));
@@ -315,4 +339,41 @@ fn remains(found: &SandboxRecord) -> PodRuntime {
         runtime.containers.push(container);
     }
     runtime
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::containers::backend::{ContainerRun, RunExit, RunState};
+    use crate::provider::ExitStatus;
+
+    fn record(state: RunState) -> RunRecord {
+        let pod = PodRef::new("ns", "pod", "uid");
+        RunRecord::new(ContainerRun::new(pod.container("a"), 0), "id", state)
+    }
+
+    #[test]
+    fn a_listing_from_before_does_not_undo_what_was_heard_since() {
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let running = || record(RunState::Running { started_at: now });
+        let ended = || record(RunState::Exited(RunExit::new(ExitStatus::Code(0), now, now)));
+        let mut letters = Letters::default();
+        letters.run(running());
+        letters.run(ended());
+        letters.run(running());
+        assert_eq!(letters.runs.into_values().collect::<Vec<_>>(), [ended()]);
+
+        let sandbox =
+            |run| SandboxRecord { runs: vec![run], ..SandboxRecord::new(run_pod(), Vec::new(), now) };
+        let mut listed = sandbox(running());
+        keep_newer(sandbox(ended()), &mut listed);
+        assert_eq!(listed.runs, [ended()]);
+        let mut listed = sandbox(ended());
+        keep_newer(sandbox(running()), &mut listed);
+        assert_eq!(listed.runs, [ended()]);
+    }
+
+    fn run_pod() -> PodRef {
+        PodRef::new("ns", "pod", "uid")
+    }
 }

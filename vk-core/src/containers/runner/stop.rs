@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::pod::{Done, PodTask, Stop};
+use super::pod::{Done, PodTask, Stop, Wake};
 use super::unit::Kill;
 use crate::events::{PodEventRecord, Reason};
 
@@ -22,21 +22,13 @@ impl PodTask {
         let now = Instant::now();
         let grace = grace.unwrap_or_else(|| self.spec_grace());
         let deadline = (!grace.is_zero()).then(|| now + grace);
-        let Some(stop) = &mut self.stop else {
-            self.stop = Some(Stop { deadline, deleted });
-            self.machine.stop();
-            self.cancel.cancel();
-            for unit in &mut self.units {
-                unit.veil = None;
-                unit.backs_off = None;
-                unit.pull = None;
-            }
-            return self.stop_live();
-        };
+        let first = self.stop.is_none();
+        let stop = self.stop.get_or_insert(Stop { deadline, deleted });
         stop.deleted |= deleted;
         // At once is the shortest of all.
         stop.deadline = stop.deadline.zip(deadline).map(|(a, b)| a.min(b));
         let deadline = stop.deadline;
+        // What is being stopped already, for whatever reason, gets no longer than the pod.
         for kill in self.units.iter_mut().filter_map(|unit| unit.kill.as_mut()) {
             let shorter = match (kill.deadline, deadline) {
                 (Some(old), Some(new)) => new < old,
@@ -50,6 +42,15 @@ impl PodTask {
                 // The backend is told again.
                 kill.sent = false;
             }
+        }
+        if first {
+            self.machine.stop();
+            self.cancel.cancel();
+            for i in 0..self.units.len() {
+                let before = self.end_before(&self.units[i]);
+                self.units[i].waits_no_more(before);
+            }
+            self.stop_live();
         }
     }
 
@@ -76,7 +77,8 @@ impl PodTask {
         let hook = self.units[i].spec.lifecycle.as_ref().and_then(|l| l.pre_stop.clone());
         let hook = hook.filter(|_| !grace.is_zero());
         let deadline = (!grace.is_zero()).then(|| Instant::now() + grace);
-        self.units[i].kill = Some(Kill { deadline, in_hook: hook.is_some(), its_turn, sent: false });
+        let in_hook = hook.is_some();
+        self.units[i].kill = Some(Kill { deadline, hook_until: deadline, in_hook, its_turn, sent: false });
         if let Some(hook) = hook {
             let prober = self.prober(i);
             let (name, attempt) = (self.units[i].name().to_owned(), self.units[i].attempt);
@@ -104,8 +106,7 @@ impl PodTask {
                 // Those that are run again get no more than the least.
                 self.kill(i, LEAST, true, "killing");
             } else {
-                let grace = self.spec_grace();
-                self.kill(i, grace, true, &format!("Stopping container {name}"));
+                self.wind_down();
             }
         }
         if let Some(kill) = &mut self.units[i].kill {
@@ -113,14 +114,35 @@ impl PodTask {
         }
     }
 
-    /// Sends the signals that are due.
-    pub(super) fn advance_kills(&mut self, now: Instant) {
+    /// The pod has come to its end: what still runs stops within one grace period, each when it is its turn.
+    fn wind_down(&mut self) {
+        let grace = self.spec_grace();
+        for i in 0..self.units.len() {
+            let why = format!("Stopping container {}", self.units[i].name());
+            self.kill(i, grace, grace.is_zero(), &why);
+        }
+    }
+
+    /// Sends the signals that are due: after the hook and in turn, or when the grace period is over.
+    pub(super) fn advance_kills(&mut self, now: Instant, wake: &mut Wake) {
         for i in 0..self.units.len() {
             let unit = &mut self.units[i];
             let live = unit.is_live();
             let Some(kill) = &mut unit.kill else { continue };
-            if kill.sent || kill.in_hook || !kill.its_turn || !live {
+            if kill.sent || !live {
                 continue;
+            }
+            if kill.in_hook && kill.deadline >= kill.hook_until {
+                // The hook is given up in time by itself.
+                continue;
+            }
+            if kill.in_hook || !kill.its_turn {
+                // Without a deadline neither is waited for.
+                let Some(deadline) = kill.deadline else { continue };
+                if deadline > now {
+                    wake.at(deadline);
+                    continue;
+                }
             }
             kill.sent = true;
             let left = match kill.deadline {

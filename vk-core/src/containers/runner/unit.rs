@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::containers::backend::{ContainerRun, RunExit, RunRecord};
 use crate::containers::probe::{ProbeKind, ProbeMachine, ProbeResult};
+use crate::containers::words::{duration, whose};
 use crate::provider::{ContainerKind, ContainerState, ExitStatus, ObservedContainer, PodRef, Termination};
 
 /// One container.
@@ -29,8 +30,8 @@ pub(super) struct Unit {
     pub(super) is_replaced: bool,
     /// Its postStart hook has failed with these words, and its run is being stopped for that.
     pub(super) hook_error: Option<String>,
-    /// It ended and waits for so long before it is started again.
-    pub(super) backs_off: Option<Duration>,
+    /// It ended and waits before it is started again, which does not show yet.
+    pub(super) backs_off: Option<BackOff>,
     /// The resources of its present run, as far as this process knows.
     pub(super) resources: Option<Box<ResourceRequirements>>,
     /// Failed pulls of its image in a row, and when the back-off is told.
@@ -62,6 +63,14 @@ pub(super) struct Pull {
     pub(super) tell_at: Option<Instant>,
 }
 
+/// A pause before a container is started again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BackOff {
+    pub(super) pause: Duration,
+    /// When it shows at the latest.
+    pub(super) tell_at: Instant,
+}
+
 /// A probe of the present run.
 #[derive(Debug)]
 pub(super) struct Probing {
@@ -78,6 +87,8 @@ pub(super) struct Probing {
 pub(super) struct Kill {
     /// When its grace period is over; `None` is at once.
     pub(super) deadline: Option<Instant>,
+    /// When its preStop hook is given up; the deadline may have come nearer since it began.
+    pub(super) hook_until: Option<Instant>,
     /// Its preStop hook is under way.
     pub(super) in_hook: bool,
     /// It need not wait for others to end first.
@@ -143,6 +154,29 @@ impl Unit {
         }
         seen.ready = Some(false);
         seen.started = Some(false);
+    }
+
+    /// It waits for so long after its end before it is started again.
+    pub(super) fn backs_off(&mut self, pause: Duration, pod: &PodRef) {
+        let (pause, name, pod) = (duration(pause), self.name(), whose(pod));
+        let message = format!("back-off {pause} restarting failed container={name} pod={pod}");
+        self.waits("CrashLoopBackOff", message);
+    }
+
+    /// It is not started again: what it waits after is its last end, and `before` the one before that.
+    pub(super) fn waits_no_more(&mut self, before: Option<Termination>) {
+        self.veil = None;
+        self.backs_off = None;
+        self.pull = None;
+        let Some(seen) = &mut self.seen else { return };
+        // Without an id all containers were being run again, and this one has no last run.
+        if matches!(seen.state, ContainerState::Waiting { .. })
+            && seen.container_id.is_some()
+            && let Some(end) = seen.last.take()
+        {
+            seen.state = ContainerState::Terminated(end);
+            seen.last = before;
+        }
     }
 
     /// What is told of it.
