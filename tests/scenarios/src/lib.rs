@@ -6,6 +6,8 @@
 //! says what it last saw.
 
 pub mod agreement;
+pub mod canaries;
+pub mod container_node;
 pub mod daemon;
 pub mod rights;
 pub mod scenario;
@@ -16,6 +18,8 @@ pub mod world;
 pub use vk_testkit::{History, Objects, Pods, eventually, eventually_within};
 pub use vk_testkit::{history, objects, pods, wait, workload};
 
+pub use self::canaries::Canaries;
+pub use self::container_node::ContainerNode;
 pub use self::streaming::Streaming;
 pub use self::virtual_node::VirtualNode;
 pub use self::world::World;

@@ -1,14 +1,23 @@
 //! Files of a container: its own, and those of the volumes that are mounted in it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A tree of files. Clones share it.
-#[derive(Clone, Debug, Default)]
+/// A tree of files. Clones share it. `Debug` shows their names and sizes: Secrets are among them.
+#[derive(Clone, Default)]
 pub(super) struct Files {
     own: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
     /// The longest path first.
     mounts: Vec<(String, Self)>,
+}
+
+impl fmt::Debug for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let own: BTreeMap<String, usize> =
+            self.lock().iter().map(|(path, content)| (path.clone(), content.len())).collect();
+        f.debug_struct("Files").field("own", &own).field("mounts", &self.mounts).finish()
+    }
 }
 
 impl Files {
