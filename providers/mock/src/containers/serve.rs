@@ -77,6 +77,12 @@ pub(super) async fn answer(process: Arc<Process>, mut stream: DuplexStream) {
             process.write(Output::Stdout, line.as_bytes());
             ("200 OK", "", "ok")
         }
+        // As a server behind a queue that tells probes by a header of theirs.
+        "/healthz" if !header("k-network-probe").is_empty() => {
+            let (probe, agent) = (header("k-network-probe"), header("user-agent"));
+            process.write(Output::Stdout, format!("probe {probe} of {agent}\n").as_bytes());
+            if process.is_well() { ("200 OK", "", "ok") } else { ("503 Service Unavailable", "", "unwell") }
+        }
         _ if path.starts_with("/set?http=") => {
             process.set_well(path.ends_with('1'));
             ("200 OK", "", "ok")
