@@ -16,11 +16,14 @@ use crate::fault::{Fault, nearest};
 
 /// `version`: ours first, then what it was made with.
 pub(crate) fn version() -> String {
-    let features: Vec<&str> =
-        [("otlp", cfg!(feature = "otlp")), ("quickstart", cfg!(feature = "quickstart"))]
-            .into_iter()
-            .filter_map(|(name, built_in)| built_in.then_some(name))
-            .collect();
+    let features: Vec<&str> = [
+        ("conformance", cfg!(feature = "conformance")),
+        ("otlp", cfg!(feature = "otlp")),
+        ("quickstart", cfg!(feature = "quickstart")),
+    ]
+    .into_iter()
+    .filter_map(|(name, built_in)| built_in.then_some(name))
+    .collect();
     format!(
         "vk-node {}\nproviders: {}\nfeatures: {}\nplatform: {}/{}\n",
         env!("CARGO_PKG_VERSION"),

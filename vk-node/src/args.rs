@@ -54,6 +54,9 @@ pub(crate) enum Command {
     /// A whole cluster in one process: in-memory API server, mock node, hello-world
     #[cfg(feature = "quickstart")]
     Quickstart(crate::quickstart::QuickstartArgs),
+    /// Judge a running node of any make from outside, or the configured provider by the provider contract
+    #[cfg(feature = "conformance")]
+    Conformance(Box<crate::conformance::ConformanceArgs>),
     /// The backends this build has, and what each can do
     Providers {
         /// One of them

@@ -41,6 +41,25 @@ pub(crate) fn build(node: &NodeSettings, source: &str) -> Result<Arc<dyn Provide
     }
 }
 
+/// Connects to a backend, as often as it is called: what each start of a daemon does.
+#[cfg(feature = "conformance")]
+pub(crate) type Connect = Box<dyn Fn() -> Result<Arc<dyn Provider>, Fault> + Send + Sync>;
+
+/// Ways to a node's backend, which lives on between two connections. `source` is where its settings come from.
+#[cfg(feature = "conformance")]
+pub(crate) fn connector(node: &NodeSettings, source: &str) -> Result<Connect, Fault> {
+    match node.provider.name.as_str() {
+        #[cfg(feature = "mock")]
+        "mock" => mock::connector(node, source),
+        _ => {
+            // What is wrong with the settings is said now.
+            drop(build(node, source)?);
+            let (node, source) = (node.clone(), source.to_owned());
+            Ok(Box::new(move || build(&node, &source)))
+        }
+    }
+}
+
 /// A backend of that name with the defaults, to say what it can do: it runs nothing.
 pub(crate) fn example(node: &NodeSettings) -> Result<Arc<dyn Provider>, Fault> {
     match node.provider.name.as_str() {
@@ -104,14 +123,25 @@ mod mock {
     use crate::config::load;
 
     pub(super) fn build(node: &NodeSettings, source: &str) -> Result<Arc<dyn Provider>, Fault> {
+        start(node, source).map(|provider| Arc::new(provider) as Arc<dyn Provider>)
+    }
+
+    /// Its backend is in this process, and is kept.
+    #[cfg(feature = "conformance")]
+    pub(super) fn connector(node: &NodeSettings, source: &str) -> Result<super::Connect, Fault> {
+        let backend = start(node, source)?.backend().clone();
+        let name = node.config.name.clone();
+        Ok(Box::new(move || Ok(Arc::new(MockProvider::new(backend.clone(), &name)))))
+    }
+
+    fn start(node: &NodeSettings, source: &str) -> Result<MockProvider, Fault> {
         let (mut config, place) = read(node, source)?;
         if let Some(os) = &node.os {
             config.operating_system.clone_from(os);
         }
         config.validate().map_err(|error| explain(&error, &place))?;
-        let provider = MockProvider::start(config, &node.config.name, Clock::system())
-            .map_err(|error| explain(&error, &place))?;
-        Ok(Arc::new(provider))
+        MockProvider::start(config, &node.config.name, Clock::system())
+            .map_err(|error| explain(&error, &place))
     }
 
     /// The settings, and where they stand.

@@ -7,6 +7,8 @@ mod backends;
 mod check;
 mod cluster;
 mod config;
+#[cfg(feature = "conformance")]
+mod conformance;
 mod credentials;
 mod env;
 mod fault;
@@ -76,6 +78,8 @@ fn dispatch(cli: Cli, notes: Vec<String>) -> Result<ExitCode, Faults> {
             telemetry::start(&quickstart::log(&quickstart_args), None)?;
             on_runtime(quickstart::run(quickstart_args))
         }
+        #[cfg(feature = "conformance")]
+        Some(Command::Conformance(conformance_args)) => on_runtime(conformance::run(*conformance_args)),
         Some(Command::Providers { name, fields }) => on_runtime(async move {
             say(&about::providers(name.as_deref(), fields)?);
             Ok(ExitCode::SUCCESS)
