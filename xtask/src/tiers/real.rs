@@ -28,7 +28,9 @@ pub(crate) fn run(in_ci: bool) -> Result<Tally> {
     if let Err(error) = tools::ensure_command("busybox", "busybox-static") {
         return Ok(Tally::cannot(in_ci, "containers as processes", &format!("{error:#}")));
     }
-    let mut tally = inside_plane(&tool, &[], &targets, &[])?;
+    // A node of another make, for `real_node_conformance`.
+    let kwok = tool.part("kwok")?;
+    let mut tally = inside_plane(&tool, &[], &targets, &[("VK_KWOK", kwok)])?;
     let (version, names) = OLD;
     println!("--- the API server of Kubernetes {version}");
     tally.add(inside_plane(&tool, &["--version", version], &names.map(str::to_owned), &[])?);
