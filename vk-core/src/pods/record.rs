@@ -248,6 +248,8 @@ pub(crate) struct Record {
     pub(crate) missing: bool,
     /// A write of the status has no answer: the API server may have it, or not, and only a read tells.
     pub(crate) unanswered: bool,
+    /// The status whose write is under way: the API server may show it already, so the kubelet API must too.
+    pub(crate) telling: Option<Box<PodStatus>>,
     /// Failed writes of the status in a row.
     pub(crate) publish_failures: u32,
     /// No write of the status before this.
@@ -287,6 +289,7 @@ impl Record {
             refresh_at: None,
             missing: false,
             unanswered: false,
+            telling: None,
             publish_failures: 0,
             publish_not_before: None,
             eviction: None,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -210,8 +210,8 @@ impl PodTable {
     }
 
     /// A record's object: taken under the lock, decoded by the caller without it.
-    fn kept(record: &Record) -> Option<Desired> {
-        record.desired.clone()
+    fn kept(record: &Record) -> Option<Kept> {
+        Some(Kept { desired: record.desired.clone()?, telling: record.telling.clone() })
     }
 }
 
@@ -224,17 +224,38 @@ impl PodLookup for PodTable {
             .filter(|r| &*r.pod.name == name && &*r.pod.namespace == namespace && r.desired.is_some())
             .min_by_key(|r| r.desired.as_ref().is_some_and(|d| d.deletion.is_some()))
             .and_then(|record| Self::kept(record))?;
-        kept.pod().ok()
+        kept.pod()
     }
 
     fn find_by_uid(&self, uid: &str) -> Option<Pod> {
         let kept = self.lock().get(&PodUid::new(uid)).and_then(|record| Self::kept(record))?;
-        kept.pod().ok()
+        kept.pod()
     }
 
     fn all(&self) -> Vec<Pod> {
         let kept: Vec<_> = self.lock().values().filter_map(|record| Self::kept(record)).collect();
-        kept.iter().filter_map(|desired| desired.pod().ok()).collect()
+        kept.iter().filter_map(Kept::pod).collect()
+    }
+}
+
+/// A pod's object as it is kept, and what is being written over its status.
+struct Kept {
+    desired: Desired,
+    telling: Option<Box<PodStatus>>,
+}
+
+impl Kept {
+    /// The object with the latest status that anybody may have been told.
+    fn pod(&self) -> Option<Pod> {
+        let mut pod = self.desired.pod().ok()?;
+        if let Some(telling) = &self.telling {
+            let mut status = serde_json::to_value(&pod.status).ok()?;
+            for (field, value) in serde_json::to_value(telling).ok()?.as_object()? {
+                status[field] = value.clone();
+            }
+            pod.status = serde_json::from_value(status).ok()?;
+        }
+        Some(pod)
     }
 }
 
@@ -243,6 +264,26 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_being_written_of_a_pod_is_known_before_the_answer() {
+        let object = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "p", "namespace": "default", "uid": "u", "resourceVersion": "1"},
+            "spec": {"containers": [{"name": "a"}]},
+            "status": {"phase": "Pending", "qosClass": "BestEffort"},
+        }));
+        let (pod, desired) = Desired::of(object.expect("a pod")).expect("a complete pod");
+        let table = PodTable::new(&NodeConfig::new("n"));
+        table.desired(&pod, desired);
+        let status = || table.find("default", "p").and_then(|pod| pod.status).expect("a status");
+        assert_eq!(status().phase.as_deref(), Some("Pending"));
+        let running = PodStatus { phase: Some("Running".to_owned()), ..PodStatus::default() };
+        table.with(&pod.uid, |record| record.telling = Some(Box::new(running)));
+        assert_eq!(status().phase.as_deref(), Some("Running"));
+        assert_eq!(status().qos_class.as_deref(), Some("BestEffort"), "what is not written stays");
+        table.with(&pod.uid, |record| record.telling = None);
+        assert_eq!(status().phase.as_deref(), Some("Pending"), "a write that failed has told nobody");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_deletion_does_not_wait_for_the_pause_of_a_failed_creation() {

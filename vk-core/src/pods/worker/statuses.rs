@@ -125,6 +125,7 @@ impl Worker {
             return self.settle_write(&pod, over, Ok(Written::Unchanged));
         };
         let writing = async {
+            self.table.with(uid, |record| record.telling = Some(Box::new(wanted.clone())));
             let written = self.publisher.write(&pod, patch).await;
             if matches!(written, Ok(Written::Changed(_))) {
                 tracing::info!(
@@ -173,7 +174,9 @@ impl Worker {
             Ok(Written::Changed(object)) => Desired::of(Pod::clone(object)),
             Ok(Written::Unchanged | Written::NoObject) | Err(_) => None,
         };
-        let retry = self.table.with(&pod.uid, |record| match written {
+        let retry = self.table.with(&pod.uid, |record| {
+            record.telling = None;
+            match written {
             Ok(Written::Unchanged | Written::Changed(_)) => {
                 // A deletion that the answer is the first to tell of is left to the watch, which acts on it.
                 if let Some((_, desired)) = desired
@@ -207,7 +210,7 @@ impl Worker {
                 tracing::warn!(%pod, k8s.pod.uid = %pod.uid, error = chain(&error), "writing the pod's status");
                 Some(pause)
             }
-        });
+        }});
         if let Some(pause) = retry.flatten() {
             self.table.queue.add_after(pod.uid.clone(), pause);
         }
