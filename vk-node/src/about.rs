@@ -178,7 +178,8 @@ mod tests {
         for line in ["  logs          yes  kubectl logs", "  update        yes  in-place resize"] {
             assert!(text.lines().any(|said| said.starts_with(line)), "{line} in\n{text}");
         }
-        assert!(text.contains("  spec.volumes[].secret      partly: "), "{text}");
+        let told = |line: &str| line.starts_with("  spec.volumes[].secret ") && line.contains(" partly: ");
+        assert!(text.lines().any(told), "{text}");
         assert!(!text.contains("native"), "{text}");
         let text = providers(Some("mock"), true).unwrap();
         let mut lines = text.lines().filter(|line| line.starts_with("  spec.hostNetwork "));

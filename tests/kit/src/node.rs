@@ -105,6 +105,8 @@ impl TestNode {
     pub async fn kill(mut self) {
         drop(self.reached.take());
         self.task.abort();
+        // What it counts is looked up in its table of pods.
+        self.metrics = Metrics::new(&self.config.name);
         // Ends as cancelled, or has ended before; what the death leaves is looked at by the test.
         let _ = (&mut self.task).await;
         // Its tasks end when they are polled next. Whatever acts for the node holds its table of pods.

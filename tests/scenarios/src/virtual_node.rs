@@ -111,9 +111,9 @@ impl VirtualNode {
 
     /// Kills the node where it stands, and waits until nothing of it acts any more.
     pub async fn kill(self) -> (NodeConfig, MockBackend) {
-        let Self { backend, config, known, node, .. } = self;
-        // What acts for the node is known by its holding on to this.
-        drop(known);
+        let Self { backend, config, known, metrics, node, .. } = self;
+        // What acts for the node is known by its holding on to its table of pods, in which what it counts is looked up.
+        drop((known, metrics));
         node.kill().await;
         (config, backend)
     }
