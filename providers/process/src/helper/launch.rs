@@ -1,5 +1,6 @@
 //! What the daemon tells its helpers.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -63,8 +64,8 @@ pub(crate) struct Exec {
     pub process: Process,
 }
 
-/// A command and who runs it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// A command and who runs it. `Debug` shows neither the command nor values of variables: Secrets are among them.
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Process {
     /// The command and its arguments.
     pub command: Vec<String>,
@@ -78,4 +79,36 @@ pub(crate) struct Process {
     pub group: u32,
     /// Further group ids.
     pub groups: Vec<u32>,
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let env: Vec<&str> = self.env.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Process")
+            .field("env", &env)
+            .field("folder", &self.folder)
+            .field("user", &self.user)
+            .field("group", &self.group)
+            .field("groups", &self.groups)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_output_shows_no_value() {
+        let process = Process {
+            command: vec!["login".to_owned(), "hunter2".to_owned()],
+            env: vec![("PASSWORD".to_owned(), "hunter2".to_owned())],
+            folder: PathBuf::from("/"),
+            user: 0,
+            group: 0,
+            groups: Vec::new(),
+        };
+        let shown = format!("{process:?} {process:#?}");
+        assert!(shown.contains("PASSWORD") && !shown.contains("hunter2"), "{shown}");
+    }
 }
