@@ -52,8 +52,8 @@ impl Tally {
     }
 }
 
-fn passes(tally: &Option<Tally>) -> bool {
-    tally.as_ref().is_none_or(|tally| tally.verdict == Some(true))
+fn passes(tally: Option<&Tally>) -> bool {
+    tally.is_none_or(|tally| tally.verdict == Some(true))
 }
 
 /// A run that goes on.
@@ -155,14 +155,16 @@ impl Part {
     /// Those behind it may go on.
     fn lets_pass(&self) -> bool {
         match (self.kind, &self.live) {
-            (Kind::Sidecar, Some(live)) => passes(&live.startup),
+            (Kind::Sidecar, Some(live)) => passes(live.startup.as_ref()),
             (Kind::Init, None) => self.begun && matches!(self.last, Some((0, _))),
             _ => false,
         }
     }
 
     fn is_ready(&self) -> bool {
-        self.live.as_ref().is_some_and(|live| passes(&live.startup) && passes(&live.readiness))
+        self.live
+            .as_ref()
+            .is_some_and(|live| passes(live.startup.as_ref()) && passes(live.readiness.as_ref()))
     }
 }
 
@@ -420,7 +422,7 @@ impl Model {
         let part = self.part(name);
         let spec = part.spec.clone();
         let live = part.live.as_mut().ok_or_else(|| format!("{name} is probed and does not run"))?;
-        let started = passes(&live.startup);
+        let started = passes(live.startup.as_ref());
         demand(kind == "startup" || started, || format!("{kind} of {name} is probed before it has started"))?;
         demand(kind != "startup" || !started, || {
             format!("{name} is asked whether it has started once more")

@@ -178,3 +178,28 @@ async fn probes_have_a_grace_period_of_their_own() {
     let at = |kind: &str| bed.deeds(begin, kind).first().map(|(_, at)| *at as u64);
     assert_eq!((at("term"), at("end")), (Some(5), Some(12)), "seven seconds, not sixty");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_replaced_sidecar_that_waits_for_its_turn_is_not_shown_as_running() {
+    let probe = |name: &str, delay: u64| json!({"exec": {"command": [name]}, "periodSeconds": 1, "failureThreshold": 1, "initialDelaySeconds": delay});
+    let sidecar = |name: &str| json!({"name": name, "image": "i", "restartPolicy": "Always"});
+    let mut second = sidecar("s2");
+    second["startupProbe"] = probe("startup", 25);
+    let spec =
+        json!({"initContainers": [sidecar("s1"), second], "containers": [{"name": "a", "image": "i"}]});
+    let mut role = always(serves(Some((0, 0))));
+    role.answers.insert("startup", vec![false]);
+    // The first one is in its pause of 20 s when the other one is replaced.
+    let roles = [
+        ("s1".to_owned(), always(ends(4_000, 1))),
+        ("s2".to_owned(), role),
+        ("a".to_owned(), always(serves(Some((0, 0))))),
+    ];
+    let bed = Bed::new(&pod(spec), roles.into(), Duration::ZERO).await;
+    seconds(30.0).await;
+    let of = |kind: &str, name: &str| {
+        bed.deeds(Instant::now() - Duration::from_secs(30), kind).iter().filter(|(n, _)| n == name).count()
+    };
+    assert_eq!((of("end", "s1"), of("start", "s1"), of("end", "s2"), of("start", "s2")), (3, 3, 1, 1));
+    assert!(bed.container("s2").state.unwrap().running.is_none());
+}

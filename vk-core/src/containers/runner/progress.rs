@@ -11,6 +11,7 @@ use super::pod::{Done, HELD, PodTask, SHOWN, UNLIMITED, Wake};
 use super::unit::{BackOff, Life, Pull, Unit, restarting_all, termination};
 use crate::containers::ContainerBackend;
 use crate::containers::backend::{LONGEST_TERMINATION_MESSAGE, RunExit, RunRecord, RunState};
+use crate::containers::machine::Action;
 use crate::containers::probing::Prober;
 use crate::containers::words::{tail, whose};
 use crate::events::{PodEventRecord, Reason};
@@ -219,10 +220,9 @@ impl PodTask {
             // Long enough for the end to be seen, as with a kubelet that looks for ends now and then.
             self.machine.held(&name, now + SHOWN);
         }
-        if comes_back
-            && self.stop.is_none()
-            && self.machine.backs_off_until(&name).is_none_or(|due| due <= now)
-        {
+        // Not if it has to wait, be it for its back-off or for its turn behind another that waits.
+        let at_once = self.machine.plan(now).0.contains(&Action::Start(name.clone()));
+        if comes_back && self.stop.is_none() && at_once {
             unit.veil = running;
         }
         self.backs_off(i, comes_back, now);
