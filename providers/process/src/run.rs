@@ -186,6 +186,8 @@ impl Run {
         let pipe = |wanted: bool| if wanted { Stdio::piped() } else { Stdio::null() };
         command.stdin(pipe(self.spec.stdin && !tty)).stdout(pipe(!tty)).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(text)?;
+        // Taken before the first `wait`, which would close it.
+        let stdin = child.stdin.take();
         // Cancel-safe: a connection that is not accepted is closed, and the child ends with us.
         let stream = tokio::select! {
             accepted = listener.accept() => accepted.map_err(text)?.0,
@@ -216,7 +218,7 @@ impl Run {
         let input = match self.terminal() {
             Some(master) if self.spec.stdin => Some(Input::Terminal(clone(&master).map_err(text)?)),
             Some(_) => None,
-            None => child.stdin.take().map(Input::Pipe),
+            None => stdin.map(Input::Pipe),
         };
         *self.input.lock().await = input;
         Ok(Running { child, pid })
