@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{ContainerState as ApiState, ContainerStatus, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{
+    ContainerState as ApiState, ContainerStatus, Pod, PodCondition, PodSpec, PodStatus,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 use vk_core::pods::patch::status_patch;
@@ -50,6 +52,14 @@ fn write(before: &Step, step: &Step, verdict: Option<&PodOutcome>) -> Outcome {
     let spec: PodSpec = serde_json::from_value(step.spec.clone()).unwrap();
 
     let mut pod = Pod { spec: Some(spec), status: Some(current.clone()), ..Pod::default() };
+    // Conditions about a change of resources are the caller's: it takes away those that are over.
+    let kept = |c: &PodCondition| {
+        !c.type_.starts_with("PodResize")
+            || wanted.conditions.iter().flatten().any(|other| other.type_ == c.type_)
+    };
+    if let Some(conditions) = pod.status.as_mut().and_then(|status| status.conditions.as_mut()) {
+        conditions.retain(kept);
+    }
     pod.metadata.generation = Some(step.generation);
     pod.metadata.deletion_timestamp = step.deleted.then_some(Time(now));
 
