@@ -31,7 +31,7 @@ use vk_core::containers::{
 };
 use vk_core::provider::{
     Error, ExitStatus, FieldSupport, NodeInfo, PodRef, PodUid, PullCredential, ResolvedPod, ResolvedVolume,
-    Result,
+    Result, Value,
 };
 use vk_core::{Node, Shutdown};
 
@@ -79,7 +79,7 @@ impl Tasks {
     async fn play(self: Arc<Self>, spec: ContainerSpec, stop: CancellationToken) {
         let started_at = Timestamp::now();
         self.note(&spec.run, RunState::Running { started_at });
-        let words: Vec<&str> = spec.command.iter().chain(&spec.args).map(|word| word.expose()).collect();
+        let words: Vec<&str> = spec.command.iter().chain(&spec.args).map(Value::expose).collect();
         let program = async {
             match words.as_slice() {
                 ["count", ticks] => {

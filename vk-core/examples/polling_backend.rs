@@ -56,8 +56,10 @@ impl RemoteApi {
         let mut remote = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         remote.requests += 1;
         match remote.requests {
-            n if n % 5 == 0 => Err(Refusal::TooManyRequests { retry_after: Duration::from_millis(100) }),
-            n if n % 13 == 0 => Err(Refusal::ServerError),
+            n if n.is_multiple_of(5) => {
+                Err(Refusal::TooManyRequests { retry_after: Duration::from_millis(100) })
+            }
+            n if n.is_multiple_of(13) => Err(Refusal::ServerError),
             _ => Ok(remote),
         }
     }

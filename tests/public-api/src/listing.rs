@@ -28,7 +28,7 @@ pub(crate) fn foreign<'a>(
         let inside = |module: &&str| {
             item[at..].strip_prefix(module).is_some_and(|rest| !rest.starts_with(|c: char| is_word(c)))
         };
-        if !modules.iter().any(|module| inside(&module)) {
+        if !modules.iter().any(inside) {
             continue;
         }
         let known = |name: &&str| !standard.contains(name) && !allowed.contains(name);

@@ -70,7 +70,9 @@ fn run() -> Result<ExitCode> {
         let kept: Vec<String> = kept.lines().map(str::to_owned).collect();
         let changes = compare(&kept, &items);
         if !changes.is_empty() {
-            changes.iter().for_each(|change| println!("{change}"));
+            for change in &changes {
+                println!("{change}");
+            }
             faults.push(
                 "vk-core's public API is not what vk-core/public-api.txt says: if the change is meant, run \
                  `cargo xtask public-api --update` and say it in CHANGELOG.md"
@@ -82,7 +84,9 @@ fn run() -> Result<ExitCode> {
         println!("public-api: {} items, as they should be", items.len());
         return Ok(ExitCode::SUCCESS);
     }
-    faults.iter().for_each(|fault| eprintln!("public-api: {fault}"));
+    for fault in &faults {
+        eprintln!("public-api: {fault}");
+    }
     Ok(ExitCode::FAILURE)
 }
 

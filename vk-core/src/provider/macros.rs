@@ -15,7 +15,7 @@
 /// ```
 #[macro_export]
 macro_rules! lacks {
-    ($($capability:ident),+ $(,)?) => { $($crate::__capability!($capability, _this, None);)+ };
+    ($($capability:ident),+ $(,)?) => { $($crate::__capability!($capability, lacks);)+ };
 }
 
 /// Says which capabilities a [`Provider`](crate::provider::Provider) or
@@ -23,41 +23,45 @@ macro_rules! lacks {
 /// for each of those named. See [`lacks!`](crate::lacks).
 #[macro_export]
 macro_rules! offers {
-    ($($capability:ident),+ $(,)?) => { $($crate::__capability!($capability, this, Some(this));)+ };
+    ($($capability:ident),+ $(,)?) => { $($crate::__capability!($capability, offers);)+ };
 }
 
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __capability {
-    (@fn $name:ident, $capability:path, $this:ident, $answer:expr) => {
+    (@fn $name:ident, $capability:path, lacks) => {
         fn $name(&self) -> Option<&dyn $capability> {
-            let $this = self;
-            $answer
+            None
         }
     };
-    (prepare, $this:ident, $answer:expr) => {
-        $crate::__capability!(@fn prepare, $crate::provider::PodPrepare, $this, $answer);
+    (@fn $name:ident, $capability:path, offers) => {
+        fn $name(&self) -> Option<&dyn $capability> {
+            Some(self)
+        }
     };
-    (update, $this:ident, $answer:expr) => {
-        $crate::__capability!(@fn update, $crate::provider::PodUpdate, $this, $answer);
+    (prepare, $answer:ident) => {
+        $crate::__capability!(@fn prepare, $crate::provider::PodPrepare, $answer);
     };
-    (logs, $this:ident, $answer:expr) => {
-        $crate::__capability!(@fn logs, $crate::provider::ContainerLogs, $this, $answer);
+    (update, $answer:ident) => {
+        $crate::__capability!(@fn update, $crate::provider::PodUpdate, $answer);
     };
-    (exec, $this:ident, $answer:expr) => {
-        $crate::__capability!(@fn exec, $crate::provider::ContainerExec, $this, $answer);
+    (logs, $answer:ident) => {
+        $crate::__capability!(@fn logs, $crate::provider::ContainerLogs, $answer);
     };
-    (attach, $this:ident, $answer:expr) => {
-        $crate::__capability!(@fn attach, $crate::provider::ContainerAttach, $this, $answer);
+    (exec, $answer:ident) => {
+        $crate::__capability!(@fn exec, $crate::provider::ContainerExec, $answer);
     };
-    (port_forward, $this:ident, $answer:expr) => {
-        $crate::__capability!(@fn port_forward, $crate::provider::PortForward, $this, $answer);
+    (attach, $answer:ident) => {
+        $crate::__capability!(@fn attach, $crate::provider::ContainerAttach, $answer);
     };
-    (stats, $this:ident, $answer:expr) => {
-        $crate::__capability!(@fn stats, $crate::provider::PodStats, $this, $answer);
+    (port_forward, $answer:ident) => {
+        $crate::__capability!(@fn port_forward, $crate::provider::PortForward, $answer);
     };
-    (resize, $this:ident, $answer:expr) => {
-        $crate::__capability!(@fn resize, $crate::containers::ContainerResize, $this, $answer);
+    (stats, $answer:ident) => {
+        $crate::__capability!(@fn stats, $crate::provider::PodStats, $answer);
+    };
+    (resize, $answer:ident) => {
+        $crate::__capability!(@fn resize, $crate::containers::ContainerResize, $answer);
     };
 }
 
