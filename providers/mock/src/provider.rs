@@ -128,27 +128,7 @@ impl Provider for MockProvider {
         watch::watch(self.backend.clone())
     }
 
-    fn prepare(&self) -> Option<&dyn PodPrepare> {
-        Some(self)
-    }
-    fn update(&self) -> Option<&dyn PodUpdate> {
-        Some(self)
-    }
-    fn logs(&self) -> Option<&dyn ContainerLogs> {
-        Some(self)
-    }
-    fn exec(&self) -> Option<&dyn ContainerExec> {
-        Some(self)
-    }
-    fn attach(&self) -> Option<&dyn ContainerAttach> {
-        Some(self)
-    }
-    fn port_forward(&self) -> Option<&dyn PortForward> {
-        Some(self)
-    }
-    fn stats(&self) -> Option<&dyn PodStats> {
-        Some(self)
-    }
+    vk_core::offers!(prepare, update, logs, exec, attach, port_forward, stats);
 }
 
 #[async_trait]
