@@ -30,7 +30,8 @@ pub struct VirtualNode {
     pub known: Arc<dyn PodLookup>,
     /// What it counts.
     pub metrics: Metrics,
-    node: TestNode,
+    /// Boxed: futures that hold a node would be large.
+    node: Box<TestNode>,
 }
 
 /// The settings scenarios use: short waits, and a name of its own.
@@ -94,7 +95,7 @@ impl VirtualNode {
         provider: Arc<dyn Provider>,
     ) -> Self {
         config.node_identity = world.has_node_identities();
-        let node = TestNode::start(world, config.clone(), provider);
+        let node = Box::new(TestNode::start(world, config.clone(), provider));
         let (known, metrics) = (Arc::clone(&node.known), node.metrics.clone());
         Self { name: config.name.clone(), backend, config, known, metrics, node }
     }

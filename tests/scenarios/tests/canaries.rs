@@ -22,8 +22,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, fmt};
 use vk_core::containers::ContainerBackend;
 use vk_core::provider::{
-    ContainerAttach, ContainerExec, ContainerLogs, Error, Features, NodeInfo, ObservedPod, PodEvent,
-    PodPrepare, PodRef, PodStats, PodUpdate, PortForward, Provider, ResolvedPod, Result,
+    ContainerAttach, ContainerExec, ContainerLogs, Error, Features, FieldSupport, NodeInfo, ObservedPod,
+    PodEvent, PodPrepare, PodRef, PodStats, PodUpdate, PortForward, Provider, ResolvedPod, Result,
 };
 use vk_scenarios::container_node::{ContainerNode, container, pod_of, with};
 use vk_scenarios::{Canaries, Objects, Pods, World, eventually};
@@ -83,6 +83,9 @@ impl Provider for Chatty {
     }
     fn native(&self) -> Features {
         self.inner.native()
+    }
+    fn fields(&self) -> &FieldSupport {
+        self.inner.fields()
     }
     async fn node_info(&self) -> Result<NodeInfo> {
         self.inner.node_info().await

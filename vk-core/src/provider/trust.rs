@@ -32,8 +32,9 @@ impl Trust {
         let mut roots = RootCertStore::empty();
         let (usable, _) = roots.add_parsable_certificates(found.certs);
         if usable == 0 {
-            let why = found.errors.iter().map(|error| format!(": {error}")).collect::<String>();
-            return Err(Error::unavailable(format!("this machine trusts no certificate authority{why}")));
+            let why: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
+            let why = if why.is_empty() { "its store is empty".to_owned() } else { why.join("; ") };
+            return Err(Error::unavailable(format!("this machine trusts no certificate authority: {why}")));
         }
         Ok(Self::of(roots))
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,8 +17,8 @@ use vk_core::containers::{
     RunState, SandboxRecord,
 };
 use vk_core::provider::{
-    ContainerAttach, ContainerExec, ContainerLogs, ContainerRef, Error, ExecIo, ExitStatus, NodeInfo, PodRef,
-    PodStats, PortForward, PullCredential, ResolvedPod, ResolvedVolume, Result,
+    ContainerAttach, ContainerExec, ContainerLogs, ContainerRef, Error, ExecIo, ExitStatus, FieldSupport,
+    NodeInfo, PodRef, PodStats, PortForward, PullCredential, ResolvedPod, ResolvedVolume, Result,
 };
 
 /// What one run does.
@@ -217,10 +217,18 @@ impl Puppets {
     }
 }
 
+/// Whatever a plot asks for.
+static FIELDS: LazyLock<FieldSupport> =
+    LazyLock::new(|| FieldSupport::of_containers("puppets").native("spec"));
+
 #[async_trait]
 impl ContainerBackend for Puppets {
     fn name(&self) -> &'static str {
         "puppets"
+    }
+
+    fn fields(&self) -> &FieldSupport {
+        &FIELDS
     }
 
     async fn node_info(&self) -> Result<NodeInfo> {
