@@ -301,6 +301,10 @@ impl Bench {
         let pod = self.draft(plan)?;
         self.create(&pod).await?;
         self.until_running(&pod.pod).await?;
+        if matches!(plan.work, Work::Farewell { .. }) {
+            // A process runs before it has said what it does when it is told to stop, and nothing tells when it has.
+            sleep(Duration::from_secs(2)).await;
+        }
         Ok(pod)
     }
 
