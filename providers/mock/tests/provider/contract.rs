@@ -273,7 +273,7 @@ async fn a_prepared_pod_gets_the_address_it_was_promised() {
 async fn health_and_capacity_are_the_backends() {
     let bench = Bench::new().await;
     let info = bench.provider.node_info().await.unwrap();
-    assert_eq!(info.capacity["pods"].0, "1000");
+    assert_eq!(info.capacity["pods"].0, "20000");
     assert_eq!(info.provider_id.as_deref(), Some("mock://virtual-1"));
     assert_eq!(info.health, vk_core::provider::Health::Healthy);
     let sick = vk_core::provider::Health::Unhealthy { reason: "Fire".into(), message: "it burns".into() };
