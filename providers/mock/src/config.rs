@@ -190,7 +190,8 @@ impl MockConfig {
     pub(crate) fn capacity_of(&self, node: &str) -> BTreeMap<String, Quantity> {
         let entry = self.nodes.get(node);
         let entry = entry.map(NodeCapacity::amounts).unwrap_or_default();
-        let defaults = [("cpu", "20"), ("memory", "100Gi"), ("ephemeral-storage", "100Gi"), ("pods", "20000")];
+        let defaults =
+            [("cpu", "20"), ("memory", "100Gi"), ("ephemeral-storage", "100Gi"), ("pods", "20000")];
         let mut capacity: BTreeMap<String, Quantity> =
             defaults.map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned()))).into();
         let settings = self.capacity.iter().map(|(name, amount)| (name.as_str(), amount));

@@ -113,6 +113,7 @@ impl Sights {
     }
 
     /// How the pod was, time after time.
+    #[must_use]
     pub fn runtimes(&self) -> impl DoubleEndedIterator<Item = &PodRuntime> {
         self.0.iter().filter_map(|(_, sight)| match sight {
             Sight::Is(runtime) | Sight::Gone(Some(runtime)) => Some(runtime),
@@ -121,11 +122,13 @@ impl Sights {
     }
 
     /// How the pod was when its container ran.
+    #[must_use]
     pub fn running(&self) -> impl DoubleEndedIterator<Item = &PodRuntime> {
         self.runtimes().filter(|runtime| is_running(runtime))
     }
 
     /// The ends of runs of its container that were told, in order, those of former runs included.
+    #[must_use]
     pub fn ends(&self) -> impl DoubleEndedIterator<Item = &Termination> {
         self.runtimes().flat_map(|runtime| {
             let container = runtime.container(MAIN);

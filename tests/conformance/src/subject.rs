@@ -220,12 +220,16 @@ impl Recipe {
             Work::Forever => format!("trap 'exit 0' TERM; {WAIT}"),
             Work::Exit(code) => format!("exit {code}"),
             Work::Print(lines) => {
-                let said: String = lines.iter().map(|line| format!("echo '{line}'; ")).collect();
+                let said: Vec<String> = lines.iter().map(|line| format!("echo '{line}'; ")).collect();
+                let said = said.concat();
                 format!("trap 'exit 0' TERM; {said}{WAIT}")
             }
             Work::Last(code) => format!("echo once; sleep 2; exit {code}"),
             // Without a loop, which is more than some small shells know.
-            Work::Ticks(count) => (1..=*count).map(|n| format!("sleep 1; echo tick {n}; ")).collect(),
+            Work::Ticks(count) => {
+                let ticks: Vec<String> = (1..=*count).map(|n| format!("sleep 1; echo tick {n}; ")).collect();
+                ticks.concat()
+            }
             Work::Farewell { seconds, code } => format!("trap 'sleep {seconds}; exit {code}' TERM; {WAIT}"),
             Work::Deaf => "trap '' TERM; sleep 100000".to_owned(),
             Work::Repeat => "cat".to_owned(),

@@ -135,15 +135,14 @@ impl Suite {
                 over.get_or_insert_with(|| format!("not run: the {:?} of this run are over", self.most));
             }
             let begun = Instant::now();
-            let verdict = match &over {
-                Some(why) => Verdict::failed(why.clone()),
-                None => {
-                    let (verdict, stopped) = judge(&self.subject, clause, stop.as_mut()).await;
-                    if stopped {
-                        over = Some("not run: the run was stopped".to_owned());
-                    }
-                    verdict
+            let verdict = if let Some(why) = &over {
+                Verdict::failed(why.clone())
+            } else {
+                let (verdict, stopped) = judge(&self.subject, clause, stop.as_mut()).await;
+                if stopped {
+                    over = Some("not run: the run was stopped".to_owned());
                 }
+                verdict
             };
             let outcome = Outcome::new(clause.name, clause.group, clause.demand, verdict, begun.elapsed());
             tell(&outcome);

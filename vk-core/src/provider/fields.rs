@@ -208,7 +208,8 @@ impl FieldSupport {
             self.provider
         );
         for (index, field) in TABLE.fields.iter().enumerate() {
-            if field.path.ends_with(".exec") && matches!(field.owner, Owner::Feature(_)) {
+            let is_exec = field.path.rsplit('.').next() == Some("exec");
+            if is_exec && matches!(field.owner, Owner::Feature(_)) {
                 self.answers[index] = Support::Refused(why.clone().into());
             }
         }

@@ -58,7 +58,7 @@ impl Told {
 }
 
 /// A pod with this specification.
-pub(crate) fn pod(spec: Value) -> Pod {
+pub(crate) fn pod(spec: &Value) -> Pod {
     let metadata = json!({"namespace": "default", "name": "pod", "uid": "uid-1"});
     serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("a pod")
 }
@@ -120,7 +120,7 @@ impl Bed {
     }
 
     /// A pod of containers that each do one thing in every run.
-    pub(crate) async fn of(spec: Value, acts: &[(&str, Act)]) -> Self {
+    pub(crate) async fn of(spec: &Value, acts: &[(&str, Act)]) -> Self {
         let roles = acts.iter().map(|(name, act)| ((*name).to_owned(), always(*act))).collect();
         Self::new(&pod(spec), roles, Duration::ZERO).await
     }
@@ -188,11 +188,11 @@ impl Bed {
     pub(crate) fn deeds(&self, begin: Instant, kind: &str) -> Vec<(String, f64)> {
         let journal = self.backend.journal();
         let all = journal.into_iter().filter_map(|(at, deed)| {
-            let name = match (kind, deed) {
-                ("start", Deed::Started { name, .. })
-                | ("term", Deed::Term { name, .. })
-                | ("end", Deed::Ended { name, .. }) => name,
-                _ => return None,
+            let (("start", Deed::Started { name, .. })
+            | ("term", Deed::Term { name, .. })
+            | ("end", Deed::Ended { name, .. })) = (kind, deed)
+            else {
+                return None;
             };
             Some((name, (at - begin).as_millis() as f64 / 1000.0))
         });

@@ -15,7 +15,7 @@ use crate::plot::{GATE, Plot, Turn, plot};
 
 const TICK: Duration = Duration::from_millis(250);
 /// Longer than any plot's horizon and grace periods.
-const LONGEST: Duration = Duration::from_secs(600);
+const LONGEST: Duration = Duration::from_mins(10);
 
 struct Play {
     bed: Bed,
@@ -26,7 +26,7 @@ struct Play {
 
 impl Play {
     async fn new(plot: &Plot) -> Self {
-        let pod = pod(plot.spec.clone());
+        let pod = pod(&plot.spec);
         let bed = Bed::new(&pod, plot.roles.clone(), plot.listing).await;
         // The pod has been created at this moment.
         let begin = Instant::now();
@@ -40,24 +40,21 @@ impl Play {
         let mut tick = self.begin + Duration::from_micros(500);
         let mut by = None;
         loop {
-            match turns.next_if(|(at, _)| self.begin + *at <= tick) {
-                Some((at, turn)) => {
-                    sleep_until(self.begin + *at).await;
-                    self.listen()?;
-                    if !self.bed.is_gone() {
-                        self.turn(turn).await;
-                    }
-                    self.listen()?;
-                    if matches!(turn, Turn::Delete { .. }) {
-                        by = Some(self.model.gone_by(Instant::now()));
-                    }
+            if let Some((at, turn)) = turns.next_if(|(at, _)| self.begin + *at <= tick) {
+                sleep_until(self.begin + *at).await;
+                self.listen()?;
+                if !self.bed.is_gone() {
+                    self.turn(turn).await;
                 }
-                None => {
-                    sleep_until(tick).await;
-                    self.listen()?;
-                    self.look()?;
-                    tick += TICK;
+                self.listen()?;
+                if matches!(turn, Turn::Delete { .. }) {
+                    by = Some(self.model.gone_by(Instant::now()));
                 }
+            } else {
+                sleep_until(tick).await;
+                self.listen()?;
+                self.look()?;
+                tick += TICK;
             }
             let now = Instant::now();
             if self.bed.is_gone() && turns.peek().is_none() {

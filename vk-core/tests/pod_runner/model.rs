@@ -170,6 +170,7 @@ impl Part {
 
 /// See the module.
 #[derive(Debug)]
+#[expect(clippy::option_option, reason = "whether there is one, and what it says")]
 pub(crate) struct Model {
     policy: String,
     grace: Duration,
@@ -573,7 +574,7 @@ fn demand(holds: bool, why: impl FnOnce() -> String) -> Verdict {
     if holds { Ok(()) } else { Err(why()) }
 }
 
-fn same<T: PartialEq + std::fmt::Debug>(what: &str, is: T, ought: T) -> Verdict {
+fn same<T: Copy + PartialEq + std::fmt::Debug>(what: &str, is: T, ought: T) -> Verdict {
     demand(is == ought, || format!("{what} is {is:?}, not {ought:?}"))
 }
 

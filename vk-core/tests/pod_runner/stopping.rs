@@ -21,7 +21,7 @@ fn named(deeds: &[(String, f64)]) -> Vec<(&str, u64)> {
 async fn a_second_shorter_deletion_cuts_a_pre_stop_hook_short() {
     let hook = json!({"preStop": {"exec": {"command": ["sleep", "25"]}}});
     let bed = Bed::of(
-        json!({"containers": [{"name": "a", "image": "i", "lifecycle": hook}]}),
+        &json!({"containers": [{"name": "a", "image": "i", "lifecycle": hook}]}),
         &[("a", serves(Some((0, 0))))],
     )
     .await;
@@ -39,7 +39,7 @@ async fn a_second_shorter_deletion_cuts_a_pre_stop_hook_short() {
 async fn a_pre_stop_sleep_of_zero_is_no_sleep() {
     let hook = json!({"preStop": {"sleep": {"seconds": 0}}});
     let bed = Bed::of(
-        json!({"containers": [{"name": "a", "image": "i", "lifecycle": hook}]}),
+        &json!({"containers": [{"name": "a", "image": "i", "lifecycle": hook}]}),
         &[("a", serves(Some((0, 0))))],
     )
     .await;
@@ -56,7 +56,7 @@ async fn a_pre_stop_sleep_of_zero_is_no_sleep() {
 async fn sidecars_that_wait_for_a_deaf_container_are_told_when_the_grace_period_is_over() {
     // `waitForTurn` in pkg/kubelet/kuberuntime: nobody waits for longer than the grace period.
     let bed = Bed::of(
-        json!({"initContainers": [sidecar("s1"), sidecar("s2")], "containers": [{"name": "a", "image": "i"}]}),
+        &json!({"initContainers": [sidecar("s1"), sidecar("s2")], "containers": [{"name": "a", "image": "i"}]}),
         &[("s1", serves(None)), ("s2", serves(None)), ("a", serves(None))],
     )
     .await;
@@ -79,7 +79,7 @@ async fn all_sidecars_of_a_finished_pod_share_one_grace_period_and_their_hooks_r
     first["lifecycle"] = json!({"preStop": {"exec": {"command": ["sleep", "3"]}}});
     let begin = Instant::now();
     let bed = Bed::of(
-        json!({"restartPolicy": "Never", "terminationGracePeriodSeconds": 20,
+        &json!({"restartPolicy": "Never", "terminationGracePeriodSeconds": 20,
             "initContainers": [first, slow], "containers": [{"name": "a", "image": "i"}]}),
         &[("s1", serves(Some((0, 0)))), ("s2", serves(Some((0, 0)))), ("a", ends(5000, 0))],
     )
@@ -97,7 +97,7 @@ async fn a_sidecars_end_in_a_finished_pod_starts_nothing_again() {
         json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "NotIn", "values": [0]}}]);
     let begin = Instant::now();
     let bed = Bed::of(
-        json!({"restartPolicy": "Never", "initContainers": [proxy], "containers": [{"name": "a", "image": "i"}]}),
+        &json!({"restartPolicy": "Never", "initContainers": [proxy], "containers": [{"name": "a", "image": "i"}]}),
         &[("s", serves(Some((0, 143)))), ("a", ends(2000, 0))],
     )
     .await;
@@ -111,7 +111,7 @@ async fn a_sidecars_end_in_a_finished_pod_starts_nothing_again() {
 async fn a_container_that_ends_as_its_pods_deletion_begins_is_not_started_again() {
     for moment in [995, 1000, 1005, 1100, 1149, 1151] {
         let bed = Bed::of(
-            json!({"initContainers": [sidecar("s")], "containers": [{"name": "a", "image": "i"}]}),
+            &json!({"initContainers": [sidecar("s")], "containers": [{"name": "a", "image": "i"}]}),
             &[("s", serves(Some((500, 0)))), ("a", ends(1000, 0))],
         )
         .await;
@@ -131,7 +131,7 @@ async fn a_container_that_is_being_restarted_gets_no_longer_than_the_pod_that_is
         "containers": [{"name": "a", "image": "i", "livenessProbe": probe}]});
     let mut role = crate::bed::always(serves(None));
     role.answers.insert("liveness", vec![false]);
-    let bed = Bed::new(&crate::bed::pod(spec), [("a".to_owned(), role)].into(), Duration::ZERO).await;
+    let bed = Bed::new(&crate::bed::pod(&spec), [("a".to_owned(), role)].into(), Duration::ZERO).await;
     seconds(1.0).await;
     let begin = Instant::now();
     bed.delete(5 * SECOND).await;
@@ -150,7 +150,7 @@ async fn a_container_that_ends_well_on_its_probes_failure_and_has_to_back_off_ha
     let mut role = crate::bed::always(serves(Some((0, 0))));
     role.answers.insert("liveness", vec![false]);
     let begin = Instant::now();
-    let bed = Bed::new(&crate::bed::pod(spec), [("a".to_owned(), role)].into(), Duration::ZERO).await;
+    let bed = Bed::new(&crate::bed::pod(&spec), [("a".to_owned(), role)].into(), Duration::ZERO).await;
     seconds(30.0).await;
     assert_eq!(named(&bed.deeds(begin, "start")), [("a", 0), ("a", 1), ("a", 2)]);
     assert_eq!(bed.status().phase.as_deref(), Some("Succeeded"));

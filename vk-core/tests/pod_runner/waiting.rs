@@ -17,7 +17,7 @@ fn starts(bed: &Bed, begin: Instant) -> Vec<u64> {
 #[tokio::test(start_paused = true)]
 async fn the_back_off_doubles_to_five_minutes_and_shows_for_most_of_a_long_pause() {
     let begin = Instant::now();
-    let bed = Bed::of(json!({"containers": [{"name": "a", "image": "i"}]}), &[("a", ends(0, 1))]).await;
+    let bed = Bed::of(&json!({"containers": [{"name": "a", "image": "i"}]}), &[("a", ends(0, 1))]).await;
     seconds(1900.0).await;
     let starts = starts(&bed, begin);
     let pauses: Vec<_> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
@@ -46,7 +46,7 @@ async fn ten_good_minutes_forget_the_back_off() {
     role.runs = vec![ends(0, 1), ends(0, 1), ends(0, 1), ends(601_000, 1), ends(590_000, 1), ends(0, 1)];
     let roles = BTreeMap::from([("a".to_owned(), role)]);
     let spec = json!({"containers": [{"name": "a", "image": "i"}]});
-    let bed = Bed::new(&pod(spec), roles, Duration::ZERO).await;
+    let bed = Bed::new(&pod(&spec), roles, Duration::ZERO).await;
     seconds(2000.0).await;
     // 0, 10 and 20 s of pause; none after ten minutes and a second; then 10 s, for it ran for less.
     assert_eq!(starts(&bed, begin), [0, 0, 10, 30, 631, 1231, 1251]);
@@ -55,7 +55,7 @@ async fn ten_good_minutes_forget_the_back_off() {
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_is_deleted_while_it_backs_off_shows_how_it_ended() {
     // Oracle case delete-in-crashloop, after a longer pause.
-    let bed = Bed::of(json!({"containers": [{"name": "a", "image": "i"}]}), &[("a", ends(0, 3))]).await;
+    let bed = Bed::of(&json!({"containers": [{"name": "a", "image": "i"}]}), &[("a", ends(0, 3))]).await;
     seconds(250.0).await;
     assert_eq!(bed.waiting("a").as_deref(), Some("CrashLoopBackOff"));
     let restarts = bed.container("a").restart_count;
@@ -76,7 +76,7 @@ async fn pulls_back_off_from_ten_seconds_to_five_minutes() {
     let spec = json!({"containers": [{"name": "a", "image": "i", "imagePullPolicy": "IfNotPresent"}]});
     let roles = BTreeMap::from([("a".to_owned(), always(serves(Some((0, 0)))))]);
     let begin = Instant::now();
-    let bed = Bed::new(&pod(spec), roles, Duration::ZERO).await;
+    let bed = Bed::new(&pod(&spec), roles, Duration::ZERO).await;
     bed.backend.lack_images(true);
     let mut pulls = Vec::new();
     let mut seen = 0;
@@ -99,7 +99,7 @@ async fn pulls_back_off_from_ten_seconds_to_five_minutes() {
 async fn what_was_lacking_starts_a_container_at_once_even_after_a_failed_pull() {
     let spec = json!({"containers": [{"name": "a", "image": "i", "imagePullPolicy": "IfNotPresent"}]});
     let roles = BTreeMap::from([("a".to_owned(), always(serves(Some((0, 0)))))]);
-    let bed = Bed::new(&pod(spec), roles, Duration::ZERO).await;
+    let bed = Bed::new(&pod(&spec), roles, Duration::ZERO).await;
     bed.backend.lack_images(true);
     bed.backend.block(true);
     seconds(5.0).await;
@@ -116,7 +116,7 @@ async fn what_was_lacking_starts_a_container_at_once_even_after_a_failed_pull() 
 #[tokio::test(start_paused = true)]
 async fn a_pod_whose_last_container_ends_just_before_its_deadline_was_in_time() {
     let spec = json!({"restartPolicy": "Never", "activeDeadlineSeconds": 5, "containers": [{"name": "a", "image": "i"}]});
-    let bed = Bed::of(spec, &[("a", ends(4500, 0))]).await;
+    let bed = Bed::of(&spec, &[("a", ends(4500, 0))]).await;
     seconds(8.0).await;
     assert_eq!(bed.status().phase.as_deref(), Some("Succeeded"));
 }
@@ -124,7 +124,7 @@ async fn a_pod_whose_last_container_ends_just_before_its_deadline_was_in_time() 
 #[tokio::test(start_paused = true)]
 async fn an_ephemeral_container_neither_keeps_a_pod_alive_nor_is_started_again() {
     let spec = json!({"restartPolicy": "Never", "containers": [{"name": "a", "image": "i"}]});
-    let bed = Bed::of(spec, &[("a", ends(5000, 0))]).await;
+    let bed = Bed::of(&spec, &[("a", ends(5000, 0))]).await;
     seconds(1.0).await;
     bed.backend.cast("debug", always(serves(Some((0, 1)))));
     bed.backend.cast("short", always(ends(100, 1)));
@@ -147,7 +147,7 @@ async fn an_ephemeral_container_neither_keeps_a_pod_alive_nor_is_started_again()
 async fn an_ephemeral_container_beside_init_containers_holds_nothing_up() {
     let spec =
         json!({"initContainers": [{"name": "i", "image": "i"}], "containers": [{"name": "a", "image": "i"}]});
-    let bed = Bed::of(spec, &[("i", ends(3000, 0)), ("a", serves(Some((0, 0))))]).await;
+    let bed = Bed::of(&spec, &[("i", ends(3000, 0)), ("a", serves(Some((0, 0))))]).await;
     seconds(1.0).await;
     bed.backend.cast("debug", always(serves(Some((0, 1)))));
     let added = json!([{"name": "debug", "image": "i"}]);
@@ -173,7 +173,7 @@ async fn probes_have_a_grace_period_of_their_own() {
         answers: BTreeMap::from([("liveness", vec![false])]),
     };
     let begin = Instant::now();
-    let bed = Bed::new(&pod(spec), BTreeMap::from([("a".to_owned(), role)]), Duration::ZERO).await;
+    let bed = Bed::new(&pod(&spec), BTreeMap::from([("a".to_owned(), role)]), Duration::ZERO).await;
     seconds(13.0).await;
     let at = |kind: &str| bed.deeds(begin, kind).first().map(|(_, at)| *at as u64);
     assert_eq!((at("term"), at("end")), (Some(5), Some(12)), "seven seconds, not sixty");
@@ -195,7 +195,7 @@ async fn a_replaced_sidecar_that_waits_for_its_turn_is_not_shown_as_running() {
         ("s2".to_owned(), role),
         ("a".to_owned(), always(serves(Some((0, 0))))),
     ];
-    let bed = Bed::new(&pod(spec), roles.into(), Duration::ZERO).await;
+    let bed = Bed::new(&pod(&spec), roles.into(), Duration::ZERO).await;
     seconds(30.0).await;
     let of = |kind: &str, name: &str| {
         bed.deeds(Instant::now() - Duration::from_secs(30), kind).iter().filter(|(n, _)| n == name).count()

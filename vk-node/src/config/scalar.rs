@@ -141,16 +141,15 @@ impl FromStr for FieldPath {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match IgnoredFields::at([text]) {
-            Ok(_) => Ok(Self(text.to_owned())),
-            Err(_) => {
-                let known = IgnoredFields::known();
-                let remedy = nearest(text, known.iter().map(String::as_str)).map_or_else(
-                    || "vk-node providers --fields lists them".to_owned(),
-                    |near| format!("did you mean {near:?}?"),
-                );
-                Err(format!("unknown field of a pod {text:?}: {remedy}"))
-            }
+        if IgnoredFields::at([text]).is_ok() {
+            Ok(Self(text.to_owned()))
+        } else {
+            let known = IgnoredFields::known();
+            let remedy = nearest(text, known.iter().map(String::as_str)).map_or_else(
+                || "vk-node providers --fields lists them".to_owned(),
+                |near| format!("did you mean {near:?}?"),
+            );
+            Err(format!("unknown field of a pod {text:?}: {remedy}"))
         }
     }
 }

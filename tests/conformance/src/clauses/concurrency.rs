@@ -45,7 +45,9 @@ pub async fn a_hanging_create_holds_up_no_other(bench: &Bench) -> Check {
 pub async fn no_call_blocks_its_thread(bench: &Bench) -> Check {
     let provider = bench.provider();
     let pods: Vec<_> = (0..3).map(|_| bench.draft(&Plan::of(Work::Forever))).collect::<Check<_>>()?;
-    pods.iter().for_each(|pod| bench.remember(pod));
+    for pod in &pods {
+        bench.remember(pod);
+    }
     let most = bench.patience().block;
     let judge = |what: &str, shortest: Duration| {
         if shortest < most {

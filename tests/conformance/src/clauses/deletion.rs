@@ -12,7 +12,7 @@ use crate::pods::Plan;
 use crate::subject::Work;
 
 /// Longer than anything in a test pod takes.
-const AMPLE: Duration = Duration::from_secs(60);
+const AMPLE: Duration = Duration::from_mins(1);
 
 /// Lets the watch say what a listing may have said before it. Returns where in the journal the time after begins.
 async fn agreed(bench: &Bench, pod: &PodRef, since: usize) -> usize {

@@ -56,7 +56,7 @@ pub async fn delete_of_an_unknown_pod_is_ok(bench: &Bench) -> Check {
 /// `delete_pod` of a pod that is being stopped is `Ok`.
 pub async fn delete_again_is_ok(bench: &Bench) -> Check {
     let pod = bench.running(Work::Farewell { seconds: 3, code: 0 }).await?;
-    let grace = Duration::from_secs(60);
+    let grace = Duration::from_mins(1);
     bench.delete(&pod.pod, grace).await?;
     bench.delete(&pod.pod, grace).await.map(drop)
 }

@@ -45,7 +45,8 @@ pub async fn pods_of_others_are_not_deleted(bench: &Bench) -> Check {
     tokio::time::sleep(bench.patience().quiet).await;
     let listed = bench.call("list_pods (the neighbour's)", || neighbour.list_pods()).await?;
     let found = listed.iter().find(|found| found.pod.uid == theirs.pod.uid);
-    let lives = found.is_some_and(|found| found.runtime.as_ref().is_none_or(|runtime| runtime.may_run()));
+    let lives =
+        found.is_some_and(|found| found.runtime.as_ref().is_none_or(vk_core::provider::PodRuntime::may_run));
     demand!(lives, "we deleted a pod of another node");
     Ok(())
 }

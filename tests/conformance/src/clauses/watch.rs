@@ -57,7 +57,7 @@ pub async fn every_change_is_watched(bench: &Bench) -> Check {
 pub async fn a_deletion_is_watched(bench: &Bench) -> Check {
     let pod = bench.running(Work::Forever).await?;
     let since = bench.mark();
-    bench.delete(&pod.pod, Duration::from_secs(60)).await?;
+    bench.delete(&pod.pod, Duration::from_mins(1)).await?;
     let within = bench.patience().stop + bench.patience().tell;
     bench.until_watched(&pod.pod, since, within, "its end", Sights::is_over).await?;
     Ok(())

@@ -196,10 +196,10 @@ impl Buggy {
         for container in &mut runtime.containers {
             match (&mut container.state, self.bug) {
                 (ContainerState::Terminated(end), Bug::ExitCodeIsAlwaysZero) => {
-                    end.exit = ExitStatus::Code(0)
+                    end.exit = ExitStatus::Code(0);
                 }
                 (ContainerState::Terminated(end), Bug::SecretInStatus) => {
-                    end.message = Some(secrets.to_owned())
+                    end.message = Some(secrets.to_owned());
                 }
                 (_, Bug::RestartsAreNotCounted) => container.restart_count = 0,
                 (_, Bug::FormerRunIsForgotten) => container.last = None,
@@ -225,7 +225,9 @@ impl Buggy {
                 }
             }
             PodEvent::Listed(pods) => {
-                pods.iter_mut().for_each(|pod| self.tell(pod));
+                for pod in &mut pods {
+                    self.tell(pod);
+                }
                 if self.is(Bug::ForgetsEndsOnRestart) {
                     self.forget_ends(pods);
                 }
@@ -361,7 +363,7 @@ fn without_init(pod: &ResolvedPod) -> ResolvedPod {
         spec.init_containers = None;
     }
     if let Some(annotations) = &mut object.metadata.annotations {
-        annotations.retain(|key, _| !key.ends_with(".init"));
+        annotations.retain(|key, _| key.rsplit('.').next() != Some("init"));
     }
     pod.object = Arc::new(object);
     pod
@@ -411,7 +413,7 @@ impl Provider for Buggy {
             Bug::CapacityLacksPods => drop(info.capacity.remove("pods")),
             Bug::AllocatesMoreThanThereIs => {
                 let mut more = info.capacity.clone();
-                more.entry("pods".to_owned()).and_modify(|pods| pods.0 = "9k".to_owned());
+                more.entry("pods".to_owned()).and_modify(|pods| "9k".clone_into(&mut pods.0));
                 info.allocatable = Some(more);
             }
             _ => {}
@@ -449,7 +451,7 @@ impl Provider for Buggy {
             }
             Bug::UnknownCannotBeDeleted if !self.has(uid) => return Err(Error::not_found("the pod")),
             // With a shorter one it is no second deletion but a change of the first.
-            Bug::RefusesASecondDelete if again && self.has(uid) && grace >= Duration::from_secs(60) => {
+            Bug::RefusesASecondDelete if again && self.has(uid) && grace >= Duration::from_mins(1) => {
                 return Err(Error::unexpected("409: it is being deleted"));
             }
             Bug::DroppedDeleteLeaks if !self.lock().under_way.insert(uid.clone()) => return Ok(()),
@@ -502,7 +504,9 @@ impl Provider for Buggy {
             return Ok(Vec::new());
         }
         let mut pods = answer?;
-        pods.iter_mut().for_each(|pod| self.tell(pod));
+        for pod in &mut pods {
+            self.tell(pod);
+        }
         self.tell_list(&mut pods);
         if self.is(Bug::ListsOthers) {
             pods.extend(self.others.list_pods().await?);

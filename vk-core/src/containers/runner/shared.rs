@@ -229,18 +229,17 @@ impl Shared {
                 mail: None,
                 ready_since: None,
             });
-            match &entry.mail {
-                Some(mail) => mail.post(|letters| {
+            if let Some(mail) = &entry.mail {
+                mail.post(|letters| {
                     for record in sandbox.runs {
                         letters.run(record);
                     }
-                }),
-                None => {
-                    if let Some(known) = entry.found.take() {
-                        keep_newer(known, &mut sandbox);
-                    }
-                    entry.found = Some(sandbox);
+                });
+            } else {
+                if let Some(known) = entry.found.take() {
+                    keep_newer(known, &mut sandbox);
                 }
+                entry.found = Some(sandbox);
             }
         }
         drop(registry);

@@ -151,12 +151,12 @@ fn nothing() -> FieldSupport {
     FieldSupport::of_pods("bare", Features::NONE)
 }
 
-fn pod(spec: Value) -> Pod {
+fn pod(spec: &Value) -> Pod {
     serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec}))
         .unwrap()
 }
 
-fn found(spec: Value, support: &FieldSupport) -> Vec<String> {
+fn found(spec: &Value, support: &FieldSupport) -> Vec<String> {
     unsupported(&pod(spec), support).into_iter().map(|finding| finding.path).collect()
 }
 
@@ -192,7 +192,7 @@ fn what_the_api_server_writes_by_itself_asks_for_nothing() {
     });
     let least = nothing().all_native(&["*.image", "*.volumeMounts[].name", "*.volumeMounts[].mountPath"]);
     let least = least.native("*.volumeMounts[].readOnly");
-    assert_eq!(found(written, &least), [""; 0]);
+    assert_eq!(found(&written, &least), [""; 0]);
 }
 
 #[test]
@@ -223,8 +223,8 @@ fn fields_are_named_where_they_stand_all_at_once_with_what_to_do() {
         "spec.volumes[0].emptyDir",
         "spec.volumes[1].hostPath",
     ];
-    assert_eq!(found(asking.clone(), &support), wanted);
-    let all = unsupported(&pod(asking), &support);
+    assert_eq!(found(&asking, &support), wanted);
+    let all = unsupported(&pod(&asking), &support);
     assert_eq!(all[2].why, "NET_ADMIN is not taken: it adds no other");
     assert_eq!(all[4].why, "pods have addresses of their own; leave it out");
     assert!(all[1].why.contains("bare") && all[1].why.contains("leave it out"), "{}", all[1].why);
@@ -232,7 +232,7 @@ fn fields_are_named_where_they_stand_all_at_once_with_what_to_do() {
 
 #[test]
 fn what_is_passed_over_goes_with_what_is_nothing_without_it() {
-    let asking = pod(json!({
+    let asking = pod(&json!({
         "hostPID": true,
         "volumes": [{"name": "e", "emptyDir": {}}, {"name": "h", "hostPath": {"path": "/"}}, {"name": "n", "nfs": {"server": "s", "path": "/"}}],
         "containers": [{
@@ -253,7 +253,7 @@ fn what_is_passed_over_goes_with_what_is_nothing_without_it() {
     let findings = unsupported(&asking, &support);
     assert_eq!(findings.len(), 7, "{findings:#?}");
     let stripped = without(&asking, &findings).unwrap();
-    let wanted = pod(json!({
+    let wanted = pod(&json!({
         "volumes": [{"name": "e", "emptyDir": {}}],
         "containers": [{
             "name": "a", "image": "i",
@@ -271,7 +271,7 @@ fn a_policy_names_fields_or_groups_of_them_and_nothing_else() {
     let support = nothing();
     let asking = json!({"securityContext": {"runAsUser": 1}, "hostPID": true, "containers": [{"name": "a", "stdin": true}]});
     let kept: Vec<_> =
-        unsupported(&pod(asking), &support).into_iter().filter(|f| !ignored.contains(f)).collect();
+        unsupported(&pod(&asking), &support).into_iter().filter(|f| !ignored.contains(f)).collect();
     assert_eq!(kept.iter().map(|f| f.field).collect::<Vec<_>>(), ["spec.hostPID"]);
     for unknown in ["spec", "", "spec.host", "hostPID", "metadata.name"] {
         assert_eq!(IgnoredFields::at([unknown]).unwrap_err().path, unknown);
@@ -297,5 +297,5 @@ fn without_exec_no_probe_and_no_hook_runs_a_command() {
         "lifecycle": {"preStop": {"exec": {"command": ["true"]}}},
     }]});
     let wanted = ["spec.containers[0].lifecycle.preStop.exec", "spec.containers[0].livenessProbe.exec"];
-    assert_eq!(found(asking, &support), wanted);
+    assert_eq!(found(&asking, &support), wanted);
 }
