@@ -54,7 +54,8 @@ mod tests {
 
     #[test]
     fn a_missing_entry_and_missing_or_empty_fields_have_the_defaults() {
-        let defaults = [("cpu", "20"), ("ephemeral-storage", "100Gi"), ("memory", "100Gi"), ("pods", "1000")];
+        let defaults =
+            [("cpu", "20"), ("ephemeral-storage", "100Gi"), ("memory", "100Gi"), ("pods", "20000")];
         for json in
             ["{}", r#"{"other": {"cpu": "1"}}"#, r#"{"vk": {}}"#, r#"{"vk": {"cpu": "", "pods": ""}}"#]
         {

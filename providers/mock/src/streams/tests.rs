@@ -8,9 +8,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::mpsc;
 use vk_core::clock::Clock;
 use vk_core::provider::{
-    ContainerAttach as _, ContainerExec as _, ContainerKind, ContainerRef, ContainerState, ExecIo,
-    ExitStatus, PodRef, PodUpdate as _, PortForward as _, ResolvedContainer, ResolvedPod, TerminalSize,
-    Value,
+    ContainerAttach as _, ContainerExec as _, ContainerRef, ContainerState, ExecIo, ExitStatus, PodRef,
+    PodUpdate as _, PortForward as _, ResolvedPod, TerminalSize,
 };
 
 use crate::{MockBackend, MockConfig, MockProvider};
@@ -176,9 +175,7 @@ async fn a_container_for_debugging_is_added_and_its_shell_runs_for_whoever_attac
     });
     let metadata = json!({"namespace": "default", "name": "web", "uid": "u1"});
     let object: Pod = serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
-    let mut pod = ResolvedPod::literal(object).unwrap();
-    let (kind, command) = (ContainerKind::Ephemeral, vec![Value::plain("sh")]);
-    pod.containers.push(ResolvedContainer::new("debugger", kind, "busybox", command, vec![], vec![]));
+    let pod = ResolvedPod::literal(object).unwrap();
     // Once, however often it is said.
     provider.update_pod(&pod).await.unwrap();
     provider.update_pod(&pod).await.unwrap();

@@ -225,7 +225,7 @@ impl Buggy {
                 }
             }
             PodEvent::Listed(pods) => {
-                for pod in &mut pods {
+                for pod in pods.iter_mut() {
                     self.tell(pod);
                 }
                 if self.is(Bug::ForgetsEndsOnRestart) {
@@ -413,7 +413,7 @@ impl Provider for Buggy {
             Bug::CapacityLacksPods => drop(info.capacity.remove("pods")),
             Bug::AllocatesMoreThanThereIs => {
                 let mut more = info.capacity.clone();
-                more.entry("pods".to_owned()).and_modify(|pods| "9k".clone_into(&mut pods.0));
+                more.entry("pods".to_owned()).and_modify(|pods| "1M".clone_into(&mut pods.0));
                 info.allocatable = Some(more);
             }
             _ => {}
