@@ -175,7 +175,7 @@ async fn a_container_for_debugging_is_added_and_its_shell_runs_for_whoever_attac
     });
     let metadata = json!({"namespace": "default", "name": "web", "uid": "u1"});
     let object: Pod = serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
-    let pod = ResolvedPod::literal(object).unwrap();
+    let mut pod = ResolvedPod::literal(object).unwrap();
     // Once, however often it is said.
     provider.update_pod(&pod).await.unwrap();
     provider.update_pod(&pod).await.unwrap();

@@ -160,13 +160,20 @@ fn is_idle(value: &Value, idle: &[&str], speaks: bool) -> bool {
     }
 }
 
-/// Whether it is the volume that the API server's ServiceAccount admission adds: nobody has asked for it.
+/// Whether it is the volume that the API server's ServiceAccount admission adds, or where that is mounted: nobody has
+/// asked for either.
 fn is_added(way: &[Step], value: &Value) -> bool {
-    let is_volume = matches!(way, [_, Step::Key(name)] if name == "volumes");
-    is_volume
-        && value.get("projected").is_some()
-        && value.get("name").and_then(Value::as_str).is_some_and(|name| name.starts_with(ADDED))
+    let is_named = value.get("name").and_then(Value::as_str).is_some_and(|name| name.starts_with(ADDED));
+    is_named
+        && match way.last() {
+            Some(Step::Key(list)) if list == "volumes" => value.get("projected").is_some(),
+            Some(Step::Key(list)) if list == "volumeMounts" => value["mountPath"] == MOUNTED,
+            _ => false,
+        }
 }
 
 /// How the names of those volumes begin.
 const ADDED: &str = "kube-api-access-";
+
+/// Where they are mounted.
+const MOUNTED: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
