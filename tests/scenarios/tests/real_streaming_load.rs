@@ -235,7 +235,9 @@ impl Direct {
         socket.bind((from, 0).into()).unwrap();
         let stream = socket.connect(self.node).await.unwrap();
         let stream = self.tls.connect(ServerName::from(self.node.ip()), stream).await.unwrap();
-        let words = format!("command=sh&command=-c&command={}", script.replace(' ', "+"));
+        // A kubelet passes over a parameter with a bare semicolon in it, as Go's net/url does.
+        let script = script.replace(' ', "+").replace(';', "%3B");
+        let words = format!("command=sh&command=-c&command={script}");
         let uri = format!("wss://{}/exec/{}/web/a?input=1&output=1&{words}", self.node, self.namespace);
         let request = ClientRequestBuilder::new(uri.parse().unwrap()).with_sub_protocol("v5.channel.k8s.io");
         tokio_tungstenite::client_async(request, stream).await.unwrap().0
