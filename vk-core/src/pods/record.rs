@@ -39,6 +39,8 @@ pub(crate) struct Desired {
     pub(crate) marks: Option<u64>,
     /// Its status shows other resources than it asks for.
     pub(crate) is_unallocated: bool,
+    /// Its status was written for an earlier generation of it.
+    pub(crate) is_unobserved: bool,
     /// A fingerprint of the specification's containers: what a provider would have to change.
     pub(crate) fingerprint: u64,
 }
@@ -77,6 +79,7 @@ impl Desired {
             resources: spec.map_or(0, fingerprint_of_resources),
             marks: fingerprint_of_marks(&pod),
             is_unallocated: Allocation::of_status(&pod).is_some(),
+            is_unobserved: is_unobserved(&pod),
             fingerprint: fingerprint(&pod),
             // Boxed first: bytes keep the room that a vector has left over.
             json: serde_json::to_vec(&pod).ok()?.into_boxed_slice().into(),
@@ -96,6 +99,12 @@ impl Desired {
     pub(crate) fn is_stale_beside(&self, other: &Self) -> bool {
         matches!((self.version, other.version), (Some(mine), Some(theirs)) if mine <= theirs)
     }
+}
+
+/// Whether the status was written for an earlier generation of the pod. API servers before 1.33 count none.
+fn is_unobserved(pod: &Pod) -> bool {
+    let observed = pod.status.as_ref().and_then(|status| status.observed_generation);
+    matches!((pod.metadata.generation, observed), (Some(is), Some(seen)) if seen < is)
 }
 
 /// Whether the API server's status says that a container ran.
@@ -332,7 +341,10 @@ impl Record {
         if backend == BackendView::Live {
             // Unless this process made it, it has to be taken up.
             self.stale |= self.create == CreateCall::NotSent;
-            self.applied = self.desired.as_ref().map(|desired| desired.fingerprint);
+            // What was changed while no process was there to see it has yet to reach the backend.
+            self.applied = self.desired.as_ref().map(|desired| {
+                if desired.is_unobserved { !desired.fingerprint } else { desired.fingerprint }
+            });
             self.find_resize();
         }
         self.state = Some(state);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
+use serde_json::json;
 use tokio::time::sleep;
 use vk_core::provider::Verb;
 
@@ -101,6 +102,32 @@ pub async fn pods_bound_while_the_node_is_dead_start_when_it_is_back(world: &Wor
     pods.until_ready("b").await;
     agree(world, &node).await;
     assert_eq!(node.backend.ledger().started, 2, "what was deleted before it was seen is not started");
+    node.remove(world).await;
+}
+
+/// A pod that was changed while the node was dead is changed when it is back, once.
+pub async fn a_pod_changed_while_the_node_is_dead_is_changed_when_it_is_back(world: &World) {
+    let node = VirtualNode::ready(world).await;
+    let pods = Pods::of(world);
+    several(&pods, &node, &["changed", "kept"]).await;
+    let (changed, kept) = (pods.get("changed").await, pods.get("kept").await);
+    let (config, backend) = node.kill().await;
+    pods.patch("changed", &json!({"spec": {"activeDeadlineSeconds": 86_400}})).await;
+
+    let node = VirtualNode::start(world, config, backend);
+    pods.until_event(&changed, "ProviderUpdateSuccess").await;
+    let generation = pods.get("changed").await.metadata.generation;
+    pods.until("changed", "is observed", |pod| status_of(pod).observed_generation == generation).await;
+    // Another daemon finds a status that is of the pod as it is, and changes nothing.
+    let node = node.kill_and_restart(world).await;
+    until_it_knows(&node, 2).await;
+    sleep(Duration::from_secs(3)).await;
+    let updates = async |pod| {
+        let reasons = pods.event_reasons(pod).await;
+        reasons.iter().filter(|reason| *reason == "ProviderUpdateSuccess").count()
+    };
+    assert_eq!((updates(&changed).await, updates(&kept).await), (1, 0));
+    agree(world, &node).await;
     node.remove(world).await;
 }
 
