@@ -22,7 +22,7 @@
 //! | [`provider`], [`containers`] | who writes a backend: no type of an HTTP, TLS or Kubernetes client library in them |
 //! | [`run`] (at the root: [`Node`], [`NodeBuilder`], [`ApiServer`]), [`config`], [`shutdown`] | who embeds a node |
 //! | [`api`], [`admin`], [`metrics`], [`health`] | who serves and watches it: certificates, access, figures |
-//! | [`node`], [`pods`], [`events`], [`clock`] | the parts of a node, for tests and for those who put one together themselves |
+//! | [`node`], [`pods`], [`clock`] | who a node is, what it knows of its pods, and the time it goes by |
 //!
 //! The whole of the public API is in `public-api.txt`; a change of it changes that file.
 //!
@@ -46,9 +46,11 @@ mod client;
 pub mod clock;
 pub mod config;
 pub mod containers;
-pub mod events;
+mod events;
 pub mod health;
 mod incarnation;
+#[doc(hidden)]
+pub mod internals;
 
 pub mod metrics;
 pub mod node;

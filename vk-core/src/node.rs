@@ -46,29 +46,33 @@ use crate::provider::Provider;
 
 pub use self::call::CallError;
 pub use self::claim::present_holder;
-pub use self::heartbeat::{Heartbeat, HeartbeatError};
+pub(crate) use self::heartbeat::Heartbeat;
+pub use self::heartbeat::HeartbeatError;
 pub use self::instance::Instance;
-pub use self::lease::{LeaseError, LeaseHandle, LeaseKeeper, LeaseRuntime, LeaseStatus};
+pub use self::lease::{LeaseError, LeaseRuntime};
+pub(crate) use self::lease::{LeaseHandle, LeaseKeeper, LeaseStatus};
 pub use self::object::{ObjectError, PROVIDER_TAINT};
 pub(crate) use self::object::{Resources as NodeResources, labels, operating_system, resources};
-pub use self::register::{RegisterError, Registered, deregister, ensure_registered};
+pub use self::register::RegisterError;
+pub(crate) use self::register::{Registered, deregister, ensure_registered};
 
 mod call;
 mod claim;
 mod conditions;
-mod heartbeat;
+pub(crate) mod heartbeat;
 mod instance;
-mod lease;
+pub(crate) mod lease;
 mod object;
 mod ownership;
 mod patch;
 mod ping;
 pub(crate) mod quantity;
-mod register;
+pub(crate) mod register;
 mod writer;
 
 /// What everything about one node is done with. Cheap to clone.
 #[derive(Clone)]
+#[doc(hidden)]
 pub struct NodeContext {
     /// The cluster.
     pub client: kube::Client,

@@ -9,10 +9,10 @@
 //!                       └──▶ publisher ──▶ API server
 //! ```
 
-pub mod patch;
-pub mod resolve;
-pub mod state;
-pub mod status;
+pub(crate) mod patch;
+pub(crate) mod resolve;
+mod state;
+pub(crate) mod status;
 
 mod admission;
 mod decide;
@@ -39,8 +39,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use self::observer::MassAbsence;
-use self::observer::Observer;
+use self::observer::{MassAbsence, Observer};
 use self::publisher::Publisher;
 #[cfg(test)]
 pub(crate) use self::record::Desired;
@@ -70,7 +69,7 @@ pub trait PodLookup: fmt::Debug + Send + Sync {
 
 /// The pods of one node, and everything that works on them.
 #[derive(Debug)]
-pub struct Pods {
+pub(crate) struct Pods {
     worker: Arc<Worker>,
     client: ClientOf,
 }
@@ -113,7 +112,7 @@ impl Pods {
     /// Prepares to run the pods that are bound to `config.name`. None is created before there is a `node`, by which
     /// it is decided whether they may.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         config: &NodeConfig,
         provider: Arc<dyn Provider>,
         client: kube::Client,
@@ -166,19 +165,19 @@ impl Pods {
 
     /// The pods as the kubelet API sees them.
     #[must_use]
-    pub fn lookup(&self) -> Arc<dyn PodLookup> {
+    pub(crate) fn lookup(&self) -> Arc<dyn PodLookup> {
         Arc::clone(&self.worker.table) as Arc<dyn PodLookup>
     }
 
     /// Becomes true when the pods have been listed, at the API server and at the provider.
     #[must_use]
-    pub fn synced(&self) -> watch::Receiver<bool> {
+    pub(crate) fn synced(&self) -> watch::Receiver<bool> {
         self.worker.table.subscribe_synced()
     }
 
     /// The standing refusal to believe a listing of the backend, if there is one.
     #[must_use]
-    pub fn mass_absence(&self) -> watch::Receiver<Option<MassAbsence>> {
+    pub(crate) fn mass_absence(&self) -> watch::Receiver<Option<MassAbsence>> {
         self.worker.observer.mass_absence()
     }
 
@@ -231,7 +230,7 @@ impl Pods {
     ///
     /// # Cancellation
     /// Dropping it does the same.
-    pub async fn run(&self, stop: CancellationToken) {
+    pub(crate) async fn run(&self, stop: CancellationToken) {
         let stop = stop.child_token();
         // The passes are tasks of their own, and must not outlive this one.
         let _passes_end = stop.clone().drop_guard();
@@ -288,7 +287,7 @@ impl Pods {
 
     /// Starts no more pods, writes what is left to write, and returns when that is done or time is up. With
     /// `stop_pods`, first stops every pod and waits for its end. [`run`](Self::run) has to go on meanwhile.
-    pub async fn drain(&self, stop_pods: bool, within: Duration) {
+    pub(crate) async fn drain(&self, stop_pods: bool, within: Duration) {
         let worker = &self.worker;
         worker.draining.store(true, Ordering::Release);
         if stop_pods {

@@ -19,11 +19,11 @@ use tokio_util::sync::CancellationToken;
 use vk_apiserver::{ApiServer, Fault, Rule, Verb};
 use vk_core::clock::Clock;
 use vk_core::config::NodeConfig;
-use vk_core::events::{NodeReason, Recorded, Recorder};
-use vk_core::node::{
-    Heartbeat, HeartbeatError, Instance, LeaseHandle, LeaseKeeper, LeaseRuntime, LeaseStatus, NodeContext,
-    RegisterError, deregister, ensure_registered,
+use vk_core::internals::{
+    Heartbeat, LeaseHandle, LeaseKeeper, LeaseStatus, NodeContext, NodeReason, Recorded, Recorder,
+    deregister, ensure_registered,
 };
+use vk_core::node::{HeartbeatError, Instance, LeaseRuntime, RegisterError};
 use vk_core::provider::{
     ContainerAttach, ContainerExec, ContainerLogs, Error, Features, FieldSupport, Health, NodeInfo,
     ObservedPod, PodEvent, PodPrepare, PodRef, PodStats, PodUpdate, PortForward, Provider, ResolvedPod,

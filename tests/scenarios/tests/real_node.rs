@@ -12,10 +12,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use vk_core::config::NodeConfig;
-use vk_core::events::Recorder;
-use vk_core::node::{
-    Heartbeat, Instance, LeaseHandle, LeaseKeeper, LeaseRuntime, NodeContext, ensure_registered,
-};
+use vk_core::internals::{Heartbeat, LeaseHandle, LeaseKeeper, NodeContext, Recorder, ensure_registered};
+use vk_core::node::{Instance, LeaseRuntime};
 use vk_mock::MockProvider;
 use vk_scenarios::{World, eventually, virtual_node};
 

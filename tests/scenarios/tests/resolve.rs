@@ -9,8 +9,7 @@ use serde_json::json;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{Instant, sleep, timeout};
 use vk_apiserver::{ApiServer, Fault, Rule, Verb};
-use vk_core::events::Recorder;
-use vk_core::pods::resolve::{ObjectRef, ResolveError, Resolver};
+use vk_core::internals::{ObjectRef, Recorder, ResolveError, Resolver};
 use vk_core::provider::{PodRef, PodUid};
 
 /// A pod that takes a variable from key `k` of Secret `late` and mounts ConfigMap `late`.

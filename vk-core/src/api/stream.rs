@@ -25,7 +25,7 @@ mod pipe;
 mod refusal;
 mod run;
 mod session;
-pub mod spdy;
+mod spdy;
 mod status;
 #[cfg(test)]
 mod tests;

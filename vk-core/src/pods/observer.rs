@@ -22,7 +22,7 @@ use crate::provider::{Feature, ObservedPod, PodEvent, PodRef, PodRuntime, Provid
 
 /// Too many pods were missing from one listing at once for that to be believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MassAbsence {
+pub(crate) struct MassAbsence {
     /// How many pods the listing lacked.
     pub missing: usize,
     /// How many it should have had.

@@ -18,7 +18,7 @@
 
 /// A pod's place in its life, as far as this process knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum PodState {
+pub(super) enum PodState {
     /// Bound to this node; nothing has been asked of the backend. The next pass resolves and creates it.
     Accepted,
     /// A create was sent and may have taken effect, whatever its answer was. The next pass looks for the
@@ -37,7 +37,7 @@ pub enum PodState {
 
 /// Something that happened to a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum PodInput {
+pub(super) enum PodInput {
     /// A create is about to be sent. Recorded before the call, because a cancelled call may have taken
     /// effect.
     CreateSent,
@@ -57,13 +57,14 @@ pub enum PodInput {
 
 impl PodState {
     /// Every state.
-    pub const ALL: [Self; 6] =
+    #[cfg(test)]
+    pub(super) const ALL: [Self; 6] =
         [Self::Accepted, Self::Creating, Self::Syncing, Self::Terminating, Self::Terminated, Self::Released];
 
     /// The state after an input; the same state where the input changes nothing.
     #[must_use]
     #[expect(clippy::match_same_arms, reason = "each line is a row of the table")]
-    pub const fn next(self, input: PodInput) -> Self {
+    pub(super) const fn next(self, input: PodInput) -> Self {
         use PodInput as I;
         match (self, input) {
             (Self::Accepted | Self::Creating, I::CreateSent) => Self::Creating,
@@ -83,7 +84,7 @@ impl PodState {
     /// The backend's word about a pod that has ended counts for more than the API's.
     #[must_use]
     #[expect(clippy::match_same_arms, reason = "each line is a row of the table, in order of precedence")]
-    pub const fn recover(api: ApiView, backend: BackendView) -> Self {
+    pub(super) const fn recover(api: ApiView, backend: BackendView) -> Self {
         match (backend, api) {
             (BackendView::Terminal | BackendView::Absent, ApiView::Terminal) => Self::Released,
             // Somebody else (the pod garbage collector, an eviction) has ended it; it must stop.
@@ -100,14 +101,15 @@ impl PodState {
 
     /// Whether everything has stopped.
     #[must_use]
-    pub const fn is_over(self) -> bool {
+    pub(super) const fn is_over(self) -> bool {
         matches!(self, Self::Terminated | Self::Released)
     }
 }
 
 impl PodInput {
     /// Every input.
-    pub const ALL: [Self; 7] = [
+    #[cfg(test)]
+    pub(super) const ALL: [Self; 7] = [
         Self::CreateSent,
         Self::Rejected,
         Self::ObservedLive,
@@ -120,7 +122,7 @@ impl PodInput {
 
 /// What the API server says of a pod that this process has just met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ApiView {
+pub(crate) enum ApiView {
     /// Never reported as started.
     Fresh,
     /// Reported as started at some time: a container ran.
@@ -135,7 +137,7 @@ pub enum ApiView {
 
 /// What the backend says of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BackendView {
+pub(super) enum BackendView {
     /// It is there and may run.
     Live,
     /// It is there and has ended.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use vk_core::clock::Clock;
 use vk_core::containers::{Dial, PodRunner};
-use vk_core::pods::status::{Situation, StatusInput, pod_status};
+use vk_core::internals::{Situation, StatusInput, pod_status};
 use vk_core::provider::{PodEvent, PodRef, PodRuntime, Provider, ResolvedPod};
 
 use crate::backend::{Act, Deed, Puppets, Role};

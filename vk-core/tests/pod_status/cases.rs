@@ -7,8 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
-use vk_core::pods::patch::status_patch;
-use vk_core::pods::status::{Situation, StatusInput, WaitingFor, pod_status};
+use vk_core::internals::{Situation, StatusInput, WaitingFor, pod_status, status_patch};
 use vk_core::provider::{
     ContainerState, ExitStatus, LinuxUser, ObservedContainer, PodOutcome, PodRuntime, Sandbox, Termination,
 };

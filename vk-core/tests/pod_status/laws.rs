@@ -6,8 +6,7 @@ use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use vk_core::pods::patch::status_patch;
-use vk_core::pods::status::{Situation, WaitingFor};
+use vk_core::internals::{Situation, WaitingFor, status_patch};
 use vk_core::provider::{
     ContainerState, ExitStatus, ObservedContainer, PodOutcome, PodRuntime, Sandbox, Termination,
 };

@@ -8,8 +8,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
-use vk_core::pods::patch::status_patch;
-use vk_core::pods::status::{Situation, StatusInput, pod_status};
+use vk_core::internals::{Situation, StatusInput, pod_status, status_patch};
 use vk_core::provider::{
     ContainerState, ExitStatus, ObservedContainer, PodOutcome, PodRuntime, Sandbox, Termination,
 };

@@ -15,6 +15,6 @@ mod headers;
 mod tests;
 
 pub(super) use self::connection::{Accepted, Incoming, serve};
-pub use self::decode::{DecodeError, Decoder, Limits};
-pub use self::encode::Encoder;
-pub use self::frame::{Frame, Headers, MAX_PAYLOAD, MAX_STREAM_ID, ResetStatus, Setting, StreamId};
+pub(super) use self::decode::{Decoder, Limits};
+pub(super) use self::encode::Encoder;
+pub(super) use self::frame::{Frame, Headers, ResetStatus, StreamId};

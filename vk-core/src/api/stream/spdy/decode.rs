@@ -10,7 +10,7 @@ use super::headers::Inflater;
 
 /// Bounds on what a peer may make us hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Bytes of a control frame's payload. Default 16 KiB.
     pub control_frame: usize,
     /// Bytes of a header block, inflated. Default 16 KiB.
@@ -30,7 +30,7 @@ impl Default for Limits {
 /// What makes a connection unreadable: nothing that follows can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum DecodeError {
+pub(crate) enum DecodeError {
     /// Not this protocol.
     #[error("SPDY version {0} instead of 3")]
     Version(u16),
@@ -66,19 +66,8 @@ pub enum DecodeError {
 }
 
 /// Reads the frames of one direction. Feed it bytes as they come; it holds none of its own.
-///
-/// ```
-/// use bytes::BytesMut;
-/// use vk_core::api::stream::spdy::{Decoder, Encoder, Frame};
-///
-/// let mut wire = BytesMut::new();
-/// Encoder::new().encode(&Frame::Ping(1), &mut wire);
-/// let mut decoder = Decoder::new(Default::default());
-/// assert_eq!(decoder.decode(&mut wire), Ok(Some(Frame::Ping(1))));
-/// assert_eq!(decoder.decode(&mut wire), Ok(None));
-/// ```
 #[derive(Debug)]
-pub struct Decoder {
+pub(crate) struct Decoder {
     limits: Limits,
     inflater: Inflater,
     rest: Rest,
@@ -102,7 +91,7 @@ enum Rest {
 impl Decoder {
     /// A decoder for a new connection.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         Self { limits, inflater: Inflater::new(), rest: Rest::None }
     }
 
@@ -111,7 +100,7 @@ impl Decoder {
     ///
     /// # Errors
     /// [`DecodeError`], and from then on the decoder is of no use.
-    pub fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Frame>, DecodeError> {
+    pub(crate) fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Frame>, DecodeError> {
         loop {
             match self.rest {
                 Rest::Data { id, fin, left } => return Ok(self.piece(id, fin, left, buffer)),
@@ -159,8 +148,8 @@ impl Decoder {
     }
 
     /// The largest number of bytes that are ever needed at once.
-    #[must_use]
-    pub fn wanted(&self) -> usize {
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn wanted(&self) -> usize {
         HEAD + self.limits.control_frame
     }
 

@@ -9,7 +9,7 @@ use super::headers::Deflater;
 
 /// Writes the frames of one direction, in order.
 #[derive(Debug)]
-pub struct Encoder(Deflater);
+pub(crate) struct Encoder(Deflater);
 
 impl Default for Encoder {
     fn default() -> Self {
@@ -20,12 +20,12 @@ impl Default for Encoder {
 impl Encoder {
     /// An encoder for a new connection.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Deflater::new())
     }
 
     /// Appends a frame. Data beyond a frame's [largest payload](super::MAX_PAYLOAD) is put into several.
-    pub fn encode(&mut self, frame: &Frame, out: &mut BytesMut) {
+    pub(crate) fn encode(&mut self, frame: &Frame, out: &mut BytesMut) {
         match frame {
             Frame::SynStream { id, associated, priority, fin, unidirectional, headers } => {
                 let flags = flag(*fin, FLAG_FIN) | flag(*unidirectional, FLAG_UNIDIRECTIONAL);

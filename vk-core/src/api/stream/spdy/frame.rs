@@ -5,18 +5,18 @@ use std::fmt;
 use bytes::Bytes;
 
 /// A stream's number: odd if the client opened it. At most [`StreamId::MAX`].
-pub type StreamId = u32;
+pub(crate) type StreamId = u32;
 
 /// The largest stream number; the bit above it marks control frames.
-pub const MAX_STREAM_ID: StreamId = 0x7fff_ffff;
+pub(crate) const MAX_STREAM_ID: StreamId = 0x7fff_ffff;
 
 /// The largest payload of any frame.
-pub const MAX_PAYLOAD: usize = 0x00ff_ffff;
+pub(crate) const MAX_PAYLOAD: usize = 0x00ff_ffff;
 
 /// A frame, or a part of one: the payload of a data frame comes in pieces, as it arrives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Frame {
+pub(crate) enum Frame {
     /// Opens a stream.
     SynStream {
         /// The new stream.
@@ -88,7 +88,7 @@ pub enum Frame {
 
 /// One entry of a [`Frame::Settings`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Setting {
+pub(crate) struct Setting {
     /// Whether to keep it over connections.
     pub flags: u8,
     /// Which; 24 bits.
@@ -99,17 +99,17 @@ pub struct Setting {
 
 /// Why a stream is reset.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct ResetStatus(pub u32);
+pub(crate) struct ResetStatus(pub u32);
 
 impl ResetStatus {
     /// The peer broke the protocol.
-    pub const PROTOCOL_ERROR: Self = Self(1);
+    pub(crate) const PROTOCOL_ERROR: Self = Self(1);
     /// The stream was not taken, and nothing was done.
-    pub const REFUSED_STREAM: Self = Self(3);
+    pub(crate) const REFUSED_STREAM: Self = Self(3);
     /// The stream is not needed any more.
-    pub const CANCEL: Self = Self(5);
+    pub(crate) const CANCEL: Self = Self(5);
     /// The sender failed.
-    pub const INTERNAL_ERROR: Self = Self(6);
+    pub(crate) const INTERNAL_ERROR: Self = Self(6);
 }
 
 impl fmt::Debug for ResetStatus {
@@ -127,32 +127,32 @@ impl fmt::Debug for ResetStatus {
 
 /// The headers of a stream: names in lower case, each with its values, in the order of the wire.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Headers(Vec<(String, String)>);
+pub(crate) struct Headers(Vec<(String, String)>);
 
 impl Headers {
     /// No headers.
     #[must_use]
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(Vec::new())
     }
 
     /// Adds a header. Several values of one name are one text with NUL between them, as on the wire.
-    #[must_use]
-    pub fn with(mut self, name: &str, value: &str) -> Self {
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
         self.0.push((name.to_ascii_lowercase(), value.to_owned()));
         self
     }
 
     /// The first value of a name, which is in lower case.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let (_, value) = self.0.iter().find(|(known, _)| known == name)?;
         value.split('\0').next()
     }
 
     /// Every header.
     #[must_use]
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 

@@ -3,6 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 
+use super::decode::DecodeError;
+use super::frame::{MAX_PAYLOAD, MAX_STREAM_ID, Setting};
 use super::*;
 
 fn headers() -> impl Strategy<Value = Headers> {
