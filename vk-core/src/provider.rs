@@ -67,9 +67,9 @@
 //! starts, ends, deletions. A watch that was dropped can be begun again.
 //!
 //! ## Restart
-//! The daemon keeps nothing on disk, and a provider keeps nothing that the backend does not have: a new one, over the same
-//! backend, lists the pods of the one before it, starts none of them again, can delete each of them without having listed
-//! it, and knows how those ended that have ended.
+//! The daemon keeps nothing about pods on disk, and a provider keeps nothing that the backend does not have: a new
+//! one, over the same backend, lists the pods of the one before it, starts none of them again, can delete each of
+//! them without having listed it, and knows how those ended that have ended.
 //!
 //! ## Tenancy
 //! An account may have other nodes, of this cluster or of others. Their pods are neither listed nor told by the
