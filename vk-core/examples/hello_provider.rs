@@ -1,4 +1,4 @@
-//! A whole provider, and a node that runs pods on it: the text of "Write a provider" in `docs/book`.
+//! A whole provider, and a node that runs pods on it: the text of `docs/write-a-provider.md`.
 //!
 //! Its backend is a map, in which a pod that is put there counts as running.
 

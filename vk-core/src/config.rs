@@ -61,12 +61,14 @@ pub struct NodeConfig {
     /// How many pods are worked on at once, and so how many calls to the API server are under way. Waiting
     /// for the provider does not count. Default 64.
     pub pod_workers: usize,
-    /// How many provider calls are under way at once, for creations and for deletions each. Default 256.
+    /// How many creations are under way at the provider at once, and how many deletions apart from them. Updates and
+    /// reads are not counted. Default 256.
     pub provider_calls: usize,
-    /// How long a provider call may take before it is dropped and repeated later. Default 2 min.
+    /// How long a creation, an update, a deletion or a listing by the node may take before it is dropped and repeated
+    /// later. Default 2 min.
     pub provider_timeout: Duration,
-    /// How often every pod is compared with a fresh listing of the backend. Default 5 min, with a tenth of
-    /// jitter.
+    /// How often every pod is compared with a fresh listing of the backend, besides what the provider's watch does.
+    /// Default 5 min, with a tenth of jitter.
     pub drift_check_interval: Duration,
     /// First pause after a failed call of the provider or the API server, doubled up to
     /// [`max_backoff`](Self::max_backoff). Default 1 s.
@@ -74,17 +76,17 @@ pub struct NodeConfig {
     /// Longest pause between attempts; a pod that lives is never given up. Default 5 min. The API server is
     /// asked again after 10 s at the latest.
     pub max_backoff: Duration,
-    /// How long a created pod may be missing from the backend's listing before that counts as absence.
-    /// Default 1 min.
+    /// How long a pod may be missing from the backend's listing after this process had its creation accepted, before
+    /// that counts as absence. Default 1 min.
     pub creation_grace: Duration,
     /// How long past its grace period an accepted deletion may take before it is sent again. Default 30 s.
     pub deletion_slack: Duration,
     /// How long a start may take before `Pending` with `ContainerCreating` is written; a faster backend
     /// costs one status write. Default 1 s.
     pub pending_status_delay: Duration,
-    /// The share of the node's pods, in percent, that may be missing from one listing before the node takes
-    /// the listing for wrong and says so instead of ending the pods. Applies from
-    /// [`mass_absence_floor`](Self::mass_absence_floor) pods up. Default 50.
+    /// The share of the pods at the backend, in percent, above which live ones that one listing lacks make it
+    /// unbelievable: the node says so instead of ending the pods. Applies from
+    /// [`mass_absence_floor`](Self::mass_absence_floor) pods up, and never to the first listing. Default 50.
     pub mass_absence_percent: u8,
     /// Fewer missing pods than this are never a mass absence. Default 5.
     pub mass_absence_floor: usize,
@@ -102,11 +104,12 @@ pub struct NodeConfig {
     /// (KEP-4006): `ExtendWebSocketsToKubelet` in `status.declaredFeatures`, from Kubernetes 1.36 on. Without it,
     /// and to older API servers, they come as SPDY. Default yes.
     pub websocket_streams: bool,
-    /// How long a drain at shutdown may take. Default 20 s.
+    /// How long the pods' part of an orderly end may take: last statuses, calls under way, and the deletion of pods if
+    /// that is wanted. Default 20 s.
     pub drain_timeout: Duration,
-    /// Whether the first signal also deletes the Node object. Default no.
+    /// Whether an orderly end also deletes the Node object. Default no.
     pub deregister_on_shutdown: bool,
-    /// Whether the first signal also deletes this node's pods from the backend and waits for them, up to
+    /// Whether an orderly end also stops this node's pods at the backend and waits for them, up to
     /// [`drain_timeout`](Self::drain_timeout). Default no: they go on running.
     pub drain_pods_on_shutdown: bool,
 }

@@ -8,7 +8,9 @@
 //! | [`ProbeMachine`] | when a probe runs, and what its results come to |
 //!
 //! None of them reads a clock or calls anything: they are told what happened and when, and asked what to do.
-//! [`PodRunner`] tells and asks them, and does what they say on a [`ContainerBackend`].
+//! [`PodRunner`] tells and asks them, and does what they say on a [`ContainerBackend`], whose documentation has the
+//! contract that such a backend keeps. `docs/container-backends.md` says what it has to remember, what it costs, and
+//! when to write a [`Provider`](crate::provider::Provider) instead.
 
 pub use self::backend::{
     BackendEvent, ContainerBackend, ContainerResize, ContainerRun, ContainerSpec, Image,

@@ -28,10 +28,11 @@
 //!
 //! # Guarantees
 //!
-//! The provider sees no Kubernetes client, and one call at a time for one pod. Nothing is deleted at the backend, and no
-//! pod ended at the API server, on the strength of an error, a timeout or an incomplete listing. A pod is started at most
-//! once by UID. There is no state on disk: a process may be killed at any time, and the next finds everything again. The
-//! lease depends on nothing else. No unsafe code; nothing grows without a bound.
+//! The provider sees no Kubernetes client, and one change at a time to one pod. Nothing is deleted at the backend,
+//! and no pod ended at the API server, on the strength of an error, a timeout or an incomplete listing. A pod is
+//! started at most once by UID, as far as the provider keeps its promise that a creation repeated starts nothing. No
+//! state about pods is on disk: a process may be killed at any time, and the next finds everything again. The lease
+//! depends on nothing else. No unsafe code; nothing grows without a bound.
 //!
 //! # Features
 //!

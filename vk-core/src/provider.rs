@@ -6,8 +6,10 @@
 //!
 //! # Contract
 //!
-//! The clauses below are what the node relies on. The conformance suite, `vk-conformance`, has a function for
-//! each thing that they demand, under the same headings; those of a capability are in its trait's documentation.
+//! The clauses below are what the node relies on. The conformance suite, `vk-conformance`, has a function for each
+//! thing that they demand, under the same headings; those of a capability are in its trait's documentation.
+//! `docs/contract.md` has them in short, and what happens around them: which calls overlap, what follows from each
+//! error in each call, when a pod counts as gone, what a restart does.
 //!
 //! ## Identity
 //! A pod is its UID. Two pods of one namespace and name may exist at once (a StatefulSet replaces a pod
@@ -32,13 +34,16 @@
 //! ended does not run again, and a sandbox that is gone stays gone.
 //!
 //! ## Cancellation
-//! A dropped future may have taken effect, or not. The node never assumes either: it looks
-//! ([`list_pods`](Provider::list_pods)) or repeats the call, which [Idempotence](#idempotence) makes safe: a
-//! dropped call leaves nothing in the provider's memory that makes the next one fail, or return before its time.
+//! Any call may be dropped at any await, and the process may be killed. It may have taken effect, in part or not at
+//! all. The node assumes nothing: it looks ([`list_pods`](Provider::list_pods)) or repeats the call. Whatever it
+//! left, the next [`create_pod`](Provider::create_pod) of that UID completes, [`delete_pod`](Provider::delete_pod)
+//! removes, and `list_pods` names. A dropped call leaves nothing in the provider's memory that makes the next one
+//! fail, or return before its time.
 //!
 //! ## Concurrency
-//! Any number of calls for different pods may be under way at once; a backend that wants fewer wraps
-//! itself in [`Limited`]. One that hangs at the backend holds up no other. No call blocks the thread it runs on.
+//! Calls for different pods are under way at once: [so many](crate::config::NodeConfig::provider_calls) creations, as
+//! many deletions, and any number of others. One that hangs at the backend holds up no other. No call blocks the
+//! thread it runs on.
 //!
 //! ## Errors
 //! An [`Error`] says what the node should do next, not which HTTP status was seen: what may go better later
@@ -62,13 +67,15 @@
 //! starts, ends, deletions. A watch that was dropped can be begun again.
 //!
 //! ## Restart
-//! The daemon keeps nothing on disk, and a provider keeps nothing that the backend does not have: a new one, over the same
-//! backend, lists the pods of the one before it, starts none of them again, can delete each of them without having listed
-//! it, and knows how those ended that have ended.
+//! The daemon keeps nothing about pods on disk, and a provider keeps nothing that the backend does not have: a new
+//! one, over the same backend, lists the pods of the one before it, starts none of them again, can delete each of
+//! them without having listed it, and knows how those ended that have ended.
 //!
 //! ## Tenancy
 //! An account may have other nodes, of this cluster or of others. Their pods are neither listed nor told by the
-//! watch, and [`delete_pod`](Provider::delete_pod) with one of their UIDs leaves them alone.
+//! watch, and [`delete_pod`](Provider::delete_pod) with one of their UIDs leaves them alone. A provider belongs to
+//! one node, and no call names it: it is told the node's name, and something that stands for the cluster, when it is
+//! made, and marks everything at the backend with both.
 //!
 //! ## Node
 //! [`capacity`](NodeInfo::capacity) has `cpu`, `memory` and `pods`; [`allocatable`](NodeInfo::allocatable) is
@@ -79,14 +86,15 @@
 //! What the node promises in return:
 //!
 //! - Of [`prepare_pod`](PodPrepare::prepare_pod), [`create_pod`](Provider::create_pod),
-//!   [`update_pod`](PodUpdate::update_pod) and [`delete_pod`](Provider::delete_pod), one at a time is under way for a UID.
-//!   [`list_pods`](Provider::list_pods), [`node_info`](Provider::node_info), the watch and the other capabilities come at
-//!   any time beside them, those also several at once; there is one watch at a time.
+//!   [`update_pod`](PodUpdate::update_pod) and [`delete_pod`](Provider::delete_pod), one at a time is under way for a
+//!   UID. [`list_pods`](Provider::list_pods), [`node_info`](Provider::node_info), the watch and the other
+//!   capabilities come at any time beside them. There is one watch, one listing by the node and one measurement at a
+//!   time; logs, exec, attach and port-forward come several at once, also about one container.
 //! - No pod is created before the pods have been listed on both sides, nor before all that it refers to has been read.
 //! - No pod is taken for absent within its [creation grace](crate::config::NodeConfig::creation_grace), on an error, or when
 //!   [too many](crate::config::NodeConfig::mass_absence_percent) are missing at once.
-//! - A failed call is repeated for as long as the pod lives, with back-off; only [`Error::Rejected`] by `create_pod` ends
-//!   a pod.
+//! - A failed call is repeated for as long as the pod lives, with back-off, but for an update that answers
+//!   [`Error::Rejected`] or [`Error::NotFound`]. Of all errors, only `Rejected` by `create_pod` ends a pod.
 //! - Dropping a future or a stream is the only way in which it says that it is not interested any more.
 //!
 //! # Flow of one pod
@@ -179,21 +187,29 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     /// Starts a pod. Returns when the backend has accepted it. Same UID again is `Ok`.
     ///
     /// # Errors
-    /// [`Error::Rejected`] ends the pod as `Failed`; every other error leaves it `Pending` and is retried.
+    /// [`Error::Rejected`] ends the pod as `Failed`; every other error leaves it `Pending` and is retried. See
+    /// [`Error`].
     async fn create_pod(&self, pod: &ResolvedPod) -> Result<()>;
 
-    /// Stops a pod within `grace` and forgets it. Returns when the backend has accepted the deletion.
+    /// Stops a pod within `grace` and frees what it takes. Returns when the backend has accepted the deletion.
     /// Unknown UID is `Ok`. `grace` of zero kills at once. Called again with a shorter grace when a user
-    /// shortens it, and repeated after every error.
+    /// shortens it, and when the pod is still there some time after its grace. A pod that has ended by itself is
+    /// deleted when its API object is gone, and not before.
     ///
-    /// Afterwards the pod either leaves the listing, or stays in it with [`Sandbox::Gone`] until the backend
-    /// drops it; it never runs again.
+    /// Afterwards how it ended is told ([`PodEvent`]), and the pod either leaves the listing, or stays in it with
+    /// [`Sandbox::Gone`] until the backend drops it; it never runs again.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] counts as `Ok`; every other error is repeated, [`Error::Rejected`] as well.
     async fn delete_pod(&self, pod: &PodRef, grace: Duration) -> Result<()>;
 
     /// Every pod of this node at the backend: complete, or an error.
     ///
     /// Pods of other nodes, other clusters and other tenants are not in it. A backend whose listing lacks
     /// details returns observations without [`runtime`](ObservedPod::runtime); existence alone is enough.
+    ///
+    /// # Errors
+    /// Nothing is concluded from any error; the listing is repeated.
     async fn list_pods(&self) -> Result<Vec<ObservedPod>>;
 
     /// A stream of changes. The first item is [`PodEvent::Listed`], and so is the first after any gap, so
@@ -309,7 +325,10 @@ pub trait PodPrepare: Send + Sync {
     /// Reserves the pod's network identity and returns its addresses, at most one per family. Called
     /// before [`Provider::create_pod`] for pods whose environment or files refer to `status.podIP(s)`.
     /// Repeatable: same UID, same addresses. Two pods that exist, or are promised to, have none in common, and a
-    /// pod has the addresses that it was promised.
+    /// pod has the addresses that it was promised, also after a restart of the daemon.
+    ///
+    /// # Errors
+    /// The pod stays `Pending` after any of them, and is tried again.
     async fn prepare_pod(&self, pod: &PodRef) -> Result<Vec<std::net::IpAddr>>;
 }
 
@@ -320,8 +339,13 @@ pub trait PodUpdate: Send + Sync {
     /// containers added, files re-published. The whole desired pod is given; the backend compares, and a pod that
     /// is as it should be goes on undisturbed.
     ///
+    /// Called when the pod's specification has changed; after a restart of the daemon for each pod whose specification
+    /// changed meanwhile; and for the reasons of [`Feature::FileUpdates`], [`Feature::PartialPods`] and
+    /// [`Feature::Adoption`], with any of which each pod is given again after a restart.
+    ///
     /// # Errors
-    /// [`Error::NotFound`] when the backend has no such pod; none is created.
+    /// [`Error::NotFound`] when the backend has no such pod; none is created. After that, and after
+    /// [`Error::Rejected`], the call is not repeated; after every other error it is. The pod's status stays as it was.
     async fn update_pod(&self, pod: &ResolvedPod) -> Result<()>;
 }
 
@@ -379,6 +403,7 @@ pub trait PortForward: Send + Sync {
 #[async_trait]
 pub trait PodStats: Send + Sync {
     /// Usage of the node and of every pod of its, each once. What is unknown is absent, never zero; what is counted
-    /// never goes back while its container runs, and neither does the time of its sample.
+    /// never goes back while its container runs, and neither does the time of its sample. One call at a time, of ten
+    /// seconds at most.
     async fn usage(&self) -> Result<Usage>;
 }

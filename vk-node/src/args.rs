@@ -169,10 +169,10 @@ pub(crate) struct Flags {
     /// Version the node reports [default: the API server's, with ours added]
     #[arg(long, value_name = "VERSION", help_heading = "Node")]
     pub(crate) kubelet_version: Option<String>,
-    /// How many provider calls are under way at once, for creations and deletions each [default: 256]
+    /// How many creations are under way at the provider at once, and how many deletions beside them [default: 256]
     #[arg(long, value_name = "N", help_heading = "Node")]
     pub(crate) provider_calls: Option<usize>,
-    /// How long a provider call may take before it is dropped and repeated later [default: 2m]
+    /// How long a creation, update, deletion or listing may take before it is dropped and repeated later [default: 2m]
     #[arg(long, value_name = "DURATION", help_heading = "Node")]
     pub(crate) provider_timeout: Option<Period>,
     /// How often the provider is asked for its health and capacity [default: 10s]
@@ -202,7 +202,7 @@ pub(crate) struct Flags {
     /// How long a start may take before ContainerCreating is written [default: 1s]
     #[arg(long, value_name = "DURATION", help_heading = "Node")]
     pub(crate) pending_status_delay: Option<Period>,
-    /// The share of pods missing from one listing, in percent, at which the listing is not believed [default: 50]
+    /// The share of pods, in percent, above which a listing that lacks them is not believed [default: 50]
     #[arg(long, value_name = "PERCENT", help_heading = "Node")]
     pub(crate) mass_absence_percent: Option<u8>,
     /// Fewer missing pods than this are always believed [default: 5]
@@ -226,10 +226,10 @@ pub(crate) struct Flags {
     /// Delete the Node object when shutting down [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_switch, help_heading = "Node")]
     pub(crate) deregister: Option<bool>,
-    /// Delete the node's pods from the backend when shutting down [default: false]
+    /// Stop the node's pods at the backend when shutting down [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_switch, help_heading = "Node")]
     pub(crate) drain: Option<bool>,
-    /// How long shutting down may take [default: 20s]
+    /// How long last statuses, calls under way and stopping pods may take at the daemon's end [default: 20s]
     #[arg(long, value_name = "DURATION", help_heading = "Node")]
     pub(crate) drain_timeout: Option<Period>,
 

@@ -9,15 +9,19 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why a provider call failed, by consequence.
 ///
-/// | variant | repeated | a pod that is to be created | a pod that runs | kubelet API |
+/// | variant | `create_pod` | `update_pod` | `delete_pod` | kubelet API |
 /// |---|---|---|---|---|
-/// | [`Rejected`](Self::Rejected) | no | `Failed`, reason `ProviderRejected` | as it was; event | 400 |
-/// | [`NotFound`](Self::NotFound) | no; a deletion is done then | `Pending`, tried again | left to the listing | 404 |
-/// | [`Exhausted`](Self::Exhausted) | with back-off | `Pending`, reason `ProviderFailed` | as it was; event | 503 |
-/// | [`Throttled`](Self::Throttled) | when told | the same | the same | 429 |
-/// | [`Denied`](Self::Denied) | with back-off | the same | the same | 502 |
-/// | [`Unavailable`](Self::Unavailable) | with back-off | the same | the same | 503 |
-/// | [`Unexpected`](Self::Unexpected) | with back-off | the same | the same | 500 |
+/// | [`Rejected`](Self::Rejected) | the pod is `Failed` for good | not repeated | repeated | 400 |
+/// | [`NotFound`](Self::NotFound) | repeated | not repeated | counts as `Ok` | 404 |
+/// | [`Throttled`](Self::Throttled) | repeated when it says | the same | the same | 429 |
+/// | [`Exhausted`](Self::Exhausted) | repeated | repeated | repeated | 503 |
+/// | [`Denied`](Self::Denied) | repeated | repeated | repeated | 502 |
+/// | [`Unavailable`](Self::Unavailable) | repeated | repeated | repeated | 503 |
+/// | [`Unexpected`](Self::Unexpected) | repeated | repeated | repeated | 500 |
+///
+/// Repeated is with back-off, for as long as the pod lives. Meanwhile a pod that is to be created is `Pending` with
+/// the reason `ProviderFailed`; one that runs stays as it was. Each failure is told by an event. What follows in the
+/// other calls is in `docs/contract.md`.
 ///
 /// "Unsupported" is not here: a capability that a backend lacks is a `None` on
 /// [`Provider`](super::Provider).
@@ -50,7 +54,8 @@ pub enum Error {
     /// The backend asks to be called less often.
     #[error("throttled by the backend")]
     Throttled {
-        /// When to call again, if the backend said so.
+        /// When to call again, if the backend said so; otherwise it is repeated with back-off. It holds for this call
+        /// about this pod.
         retry_after: Option<Duration>,
         /// The backend's answer.
         #[source]
@@ -88,7 +93,8 @@ pub enum Error {
 /// Whether and when to repeat a failed call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// Repeating cannot help.
+    /// Repeating cannot help. A creation that answers [`NotFound`](Error::NotFound), and a deletion that answers
+    /// [`Rejected`](Error::Rejected), are repeated with back-off all the same.
     Never,
     /// Repeat with exponential back-off.
     Backoff,
@@ -169,7 +175,8 @@ impl Error {
         }
     }
 
-    /// The CamelCase reason for conditions, statuses and metrics.
+    /// The CamelCase reason for the node's `Ready` condition and for the outcome in `vk_provider_calls_total`. A
+    /// pod's status has `ProviderRejected` or `ProviderFailed`.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {

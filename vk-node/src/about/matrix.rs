@@ -125,7 +125,9 @@ mod tests {
              Only what a pod asks for counts: not `hostNetwork: false`, not `securityContext: {}`, nothing that the \
              API server writes\nby itself, such as `dnsPolicy: ClusterFirst` or the volume `kube-api-access-…`. A \
              `restartPolicy` of `Always` is such a\ndefault, too: on a provider that restarts nothing it is not \
-             refused.\n\n\
+             refused. A container that has ended stays so\nthere. The pod is `Running` and not ready until the provider \
+             tells its sandbox to be gone, then `Succeeded` or `Failed`\nby its exit codes; a Deployment makes \
+             another then.\n\n\
              - *control plane*: the API server's, the scheduler's or a controller's business.\n\
              - *node*: done by the node itself, on every provider.\n\
              - *native*: done by the provider. The mock runs nothing: it takes the field, and what its script says \

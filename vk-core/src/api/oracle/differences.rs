@@ -298,7 +298,7 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         file: "metrics-names",
         questions: &["metrics"],
         places: &["no kubelet_pod_in_progress_resizes", "no kubelet_pod_level_resources_admission_total"],
-        why: "Resources are resized and admitted by the backend, if it does that",
+        why: "The node admits pods and has them resized, and counts neither: both are events of the pod",
     },
     Difference {
         file: "metrics-names",

@@ -10,7 +10,9 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::provider::{Error, NodeInfo, ObservedPod, PodEvent, PodRef, Provider, ResolvedPod, Result};
 
 /// How many calls of each kind a [`Limited`] provider lets through at once. A call beyond the limit waits
-/// for its turn, in order. `list_pods`, `node_info`, the watch and the capabilities are not limited.
+/// for its turn, in order, and the wait is part of the call: a node drops it after its
+/// [`provider_timeout`](crate::config::NodeConfig::provider_timeout). `list_pods`, `node_info`, the watch and the
+/// capabilities, updates among them, are not limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// `create_pod` calls under way. Default 16.
@@ -26,7 +28,8 @@ impl Default for Limits {
     }
 }
 
-/// Bounds the number of calls under way.
+/// Bounds the number of creations and deletions under way. A node does so by itself, without the wait counting as
+/// part of the call: [`provider_calls`](crate::config::NodeConfig::provider_calls).
 #[derive(Debug)]
 pub struct Limited {
     inner: Arc<dyn Provider>,
