@@ -23,7 +23,7 @@ use vk_apiserver::{ApiServer, Verb};
 use vk_core::clock::Clock;
 use vk_core::config::NodeConfig;
 use vk_core::node::LeaseRuntime;
-use vk_core::{Node, Shutdown};
+use vk_core::{Node, NodeError, Shutdown};
 use vk_mock::{MockConfig, MockProvider};
 
 /// Counts what is allocated and not freed.
@@ -69,12 +69,12 @@ async fn main() -> anyhow::Result<()> {
             .build();
         running.spawn(node.run(shutdown.clone()));
     }
-    until("every node Ready", || count(&cluster, "nodes", is_ready) == nodes).await?;
+    until("every node Ready", &mut running, || nodes - count(&cluster, "nodes", is_ready)).await?;
     println!("{:>6.1} s  all nodes Ready  {}", begin.elapsed().as_secs_f64(), Usage::now()?);
     // To look at every pod again and again would be most of the work.
-    let statuses = || cluster.requests().of(Verb::Patch, "pods", "status");
-    until("a status of every pod written", || statuses() >= (nodes * pods) as u64).await?;
-    until("every pod Running", || count(&cluster, "pods", is_running) == nodes * pods).await?;
+    let statuses = || cluster.requests().of(Verb::Patch, "pods", "status") as usize;
+    until("a status of every pod", &mut running, || (nodes * pods).saturating_sub(statuses())).await?;
+    until("every pod Running", &mut running, || nodes * pods - count(&cluster, "pods", is_running)).await?;
     let full = Usage::now()?;
     println!("{:>6.1} s  all pods Running {full}", begin.elapsed().as_secs_f64());
 
@@ -84,9 +84,7 @@ async fn main() -> anyhow::Result<()> {
     let idle = Usage::now()?;
     let busy = (cpu_seconds()? - cpu) / rest as f64 * 100.0;
     println!("{:>6.1} s  at rest          {idle}, {busy:.1} % of a CPU", begin.elapsed().as_secs_f64());
-    if running.try_join_next().is_some() {
-        bail!("a node has ended by itself");
-    }
+    until("nothing ended", &mut running, || 0).await?;
 
     shutdown.drain();
     while let Some(ended) = running.join_next().await {
@@ -161,11 +159,24 @@ fn is_running(pod: &serde_json::Value) -> bool {
     pod["status"]["phase"] == "Running"
 }
 
-async fn until(what: &str, mut holds: impl FnMut() -> bool) -> anyhow::Result<()> {
+/// Waits until nothing is left of what is looked for, as long as all nodes run.
+async fn until(
+    what: &str,
+    running: &mut JoinSet<Result<(), NodeError>>,
+    mut left: impl FnMut() -> usize,
+) -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
-    while !holds() {
+    loop {
+        if let Some(ended) = running.try_join_next() {
+            ended??;
+            bail!("a node has ended by itself");
+        }
+        let left = left();
+        if left == 0 {
+            break;
+        }
         if Instant::now() > deadline {
-            bail!("not within {} min: {what}", PATIENCE.as_secs() / 60);
+            bail!("not within {} min: {what}, {left} are left", PATIENCE.as_secs() / 60);
         }
         sleep(Duration::from_millis(500)).await;
     }

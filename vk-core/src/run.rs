@@ -267,13 +267,6 @@ impl Node {
             });
         }
         tasks.spawn({
-            let (pods, stop) = (Arc::clone(&pods), stop_pods.clone());
-            async move {
-                pods.run(stop).await;
-                "pod engine"
-            }
-        });
-        tasks.spawn({
             let stop = stop_events.clone();
             async move {
                 flusher.run(stop).await;
@@ -287,6 +280,14 @@ impl Node {
             () = shutdown.draining() => return Ok(()),
         };
         tracing::info!(node = config.name, server = registered.server_version(), "registered");
+        // Not before the lease is ours: until then the pods are another daemon's, whose backend this one may not see.
+        tasks.spawn({
+            let (pods, stop) = (Arc::clone(&pods), stop_pods.clone());
+            async move {
+                pods.run(stop).await;
+                "pod engine"
+            }
+        });
         let lease = lease.unwrap_or_else(|| LeaseRuntime::current(context.client.clone()));
         context.health.check("registered", Concern::Readiness, || Ok(()));
         let uid = registered.uid();

@@ -105,6 +105,7 @@ real! {
         a_provider_that_hangs_does_not_delay_the_lease,
         a_node_is_not_ready_before_its_provider_has_listed_its_pods,
         a_drained_node_is_not_ready_and_its_pods_run_on,
+        a_second_daemon_of_a_name_leaves_its_pods_alone,
         a_node_told_to_drain_its_pods_stops_them_first,
         what_others_wrote_into_the_node_stays,
         a_pod_bound_during_a_drain_is_started_by_the_successor,

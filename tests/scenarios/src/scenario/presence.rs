@@ -1,6 +1,7 @@
 //! The node itself: its object, its lease, its readiness, its end.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
@@ -9,7 +10,10 @@ use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
+use vk_core::node::{Instance, RegisterError};
 use vk_core::provider::{Health, Verb};
+use vk_core::{NodeError, Shutdown};
+use vk_mock::MockProvider;
 
 use crate::agreement::{agree, live_at_backend};
 use crate::history::History;
@@ -151,6 +155,28 @@ pub async fn a_drained_node_is_not_ready_and_its_pods_run_on(world: &World) {
     for name in ["a", "b"] {
         pods.until_ready(name).await;
     }
+    agree(world, &node).await;
+    node.remove(world).await;
+}
+
+/// A second daemon of a node's name, which sees another backend, touches none of its pods before it gives up.
+pub async fn a_second_daemon_of_a_name_leaves_its_pods_alone(world: &World) {
+    let node = VirtualNode::ready(world).await;
+    let pods = Pods::of(world);
+    for name in ["a", "b"] {
+        pods.create(&pod(name, &node.name)).await;
+        pods.until_ready(name).await;
+    }
+    let before: BTreeSet<_> = pods.list().await.iter().map(ResourceExt::resource_version).collect();
+    let provider = Arc::new(MockProvider::new(backend(world), node.name.clone()));
+    let rival = vk_core::Node::builder(node.config.clone(), provider, world.node_client(&node.name))
+        .clock(world.clock())
+        .instance(Instance::named("rival"))
+        .build();
+    let ended = rival.run(Shutdown::new()).await;
+    assert!(matches!(ended, Err(NodeError::Register(RegisterError::HeldByAnother { .. }))), "{ended:?}");
+    let after: BTreeSet<_> = pods.list().await.iter().map(ResourceExt::resource_version).collect();
+    assert_eq!(after, before, "what the rival's backend lacks is not lost");
     agree(world, &node).await;
     node.remove(world).await;
 }
