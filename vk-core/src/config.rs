@@ -61,8 +61,8 @@ pub struct NodeConfig {
     /// How many pods are worked on at once, and so how many calls to the API server are under way. Waiting
     /// for the provider does not count. Default 64.
     pub pod_workers: usize,
-    /// How many creations are under way at the provider at once, and how many deletions apart from them. Updates and
-    /// reads are not counted. Default 256.
+    /// How many creations are under way at the provider at once, and how many updates and deletions apart from them.
+    /// Reads are not counted. Default 256.
     pub provider_calls: usize,
     /// How long a creation, an update, a deletion or a listing by the node may take before it is dropped and repeated
     /// later. Default 2 min.

@@ -153,6 +153,7 @@ impl Pods {
             clock,
             slots: Arc::new(Semaphore::new(config.pod_workers.max(1))),
             creates: Semaphore::new(config.provider_calls.max(1)),
+            updates: Semaphore::new(config.provider_calls.max(1)),
             deletes: Semaphore::new(config.provider_calls.max(1)),
             draining: AtomicBool::new(false),
             admission: Admission::new(node),

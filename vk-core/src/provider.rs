@@ -42,7 +42,7 @@
 //!
 //! ## Concurrency
 //! Calls for different pods are under way at once: [so many](crate::config::NodeConfig::provider_calls) creations, as
-//! many deletions, and any number of others. One that hangs at the backend holds up no other. No call blocks the
+//! many updates, as many deletions, and any number of others. One that hangs at the backend holds up no other. No call blocks the
 //! thread it runs on.
 //!
 //! ## Errors

@@ -38,8 +38,8 @@ use super::dial::Dial;
 use crate::clock::Clock;
 use crate::provider::{
     ContainerAttach, ContainerExec, ContainerLogs, Error, Feature, Features, FieldSupport, NodeInfo,
-    ObservedPod, PodEvent, PodPrepare, PodRef, PodStats, PodUpdate, PortForward, Provider, ResolvedPod,
-    Result,
+    ObservedPod, PodEvent, PodPrepare, PodRef, PodStats, PodUid, PodUpdate, PortForward, Provider,
+    ResolvedPod, Result,
 };
 
 /// Runs pods on a backend that runs containers. See the [module](super).
@@ -74,6 +74,15 @@ impl<B: ContainerBackend> PodRunner<B> {
     #[must_use]
     pub fn backend(&self) -> &Arc<B> {
         &self.backend
+    }
+
+    /// Whether the pod exists at the backend.
+    async fn is_there(&self, uid: &PodUid) -> Result<bool> {
+        if !self.shared.knows(uid) && !self.shared.has_listed() {
+            let began = Instant::now();
+            self.shared.listed(self.backend.list().await?, began);
+        }
+        Ok(self.shared.knows(uid))
     }
 
     /// Puts a task to work on the pod, unless there is one.
@@ -208,7 +217,7 @@ impl<B: ContainerBackend> Provider for PodRunner<B> {
     }
 
     async fn delete_pod(&self, pod: &PodRef, grace: Duration) -> Result<()> {
-        if !self.shared.knows(&pod.uid) {
+        if !self.is_there(&pod.uid).await? {
             return Ok(());
         }
         let mail = if let Some(mail) = self.shared.mailbox(&pod.uid) {
@@ -296,7 +305,7 @@ impl<B: ContainerBackend> PodPrepare for PodRunner<B> {
 #[async_trait]
 impl<B: ContainerBackend> PodUpdate for PodRunner<B> {
     async fn update_pod(&self, pod: &ResolvedPod) -> Result<()> {
-        if !self.shared.knows(&pod.pod.uid) {
+        if !self.is_there(&pod.pod.uid).await? {
             return Err(Error::not_found(format!("pod {}", pod.pod)));
         }
         let pod = Arc::new(pod.clone());

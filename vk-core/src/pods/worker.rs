@@ -49,6 +49,7 @@ pub(crate) struct Worker {
     pub(crate) config: NodeConfig,
     pub(crate) slots: Arc<Semaphore>,
     pub(crate) creates: Semaphore,
+    pub(crate) updates: Semaphore,
     pub(crate) deletes: Semaphore,
     pub(crate) draining: AtomicBool,
     pub(crate) metrics: WorkMetrics,
@@ -203,9 +204,7 @@ impl Worker {
         let object = &honoured.object;
         let late = match self.prepare(pod, object, slot).await {
             Ok(late) => late,
-            Err(error) => {
-                return self.failed(pod, "reserving the pod's addresses", &error.chain(), error.retry());
-            }
+            Err(error) => return self.uncreated(pod, "reserving the pod's addresses", error),
         };
         let resolved = match self.resolver.resolve_with(object, &late).await {
             Ok(resolution) => resolution.pod,
@@ -272,19 +271,22 @@ impl Worker {
                     "Create pod in provider successfully",
                 );
             }
-            Some(Err(Error::Rejected { field, reason })) => {
-                self.refuse(pod, "ProviderRejected", &format!("{field}: {reason}"));
-            }
-            Some(Err(error)) => {
-                let message = error.chain();
-                self.table.with(&pod.uid, |record| {
-                    record.situation =
-                        Situation::Failing { reason: "ProviderFailed".to_owned(), message: message.clone() };
-                });
-                self.record(pod, Reason::ProviderCreateFailed, &whose(pod, &message));
-                self.failed(pod, "creating the pod in the provider", &message, error.retry());
-            }
+            Some(Err(error)) => self.uncreated(pod, "creating the pod in the provider", error),
         }
+    }
+
+    /// The provider has not made the pod: it is refused, or its owner is told why it waits.
+    fn uncreated(&self, pod: &PodRef, act: &str, error: Error) {
+        if let Error::Rejected { field, reason } = error {
+            return self.refuse(pod, "ProviderRejected", &format!("{field}: {reason}"));
+        }
+        let message = error.chain();
+        self.table.with(&pod.uid, |record| {
+            record.situation =
+                Situation::Failing { reason: "ProviderFailed".to_owned(), message: message.clone() };
+        });
+        self.record(pod, Reason::ProviderCreateFailed, &whose(pod, &message));
+        self.failed(pod, act, &message, error.retry());
     }
 
     fn unresolved(&self, pod: &PodRef, error: ResolveError) {
@@ -344,10 +346,13 @@ impl Worker {
             && let Some(capability) = self.provider.prepare()
             && wants_address(object)
         {
-            let call = timeout(self.config.provider_timeout, capability.prepare_pod(pod));
-            let answer = slot.outside(call).await;
-            late.pod_ips =
-                answer.unwrap_or_else(|_| Err(Error::unavailable("prepare pod: no answer in time")))?;
+            let call = async {
+                let _turn = self.creates.acquire().await;
+                timeout(self.config.provider_timeout, capability.prepare_pod(pod))
+                    .await
+                    .unwrap_or_else(|_| Err(Error::unavailable("prepare pod: no answer in time")))
+            };
+            late.pod_ips = slot.outside(call).await?;
         }
         Ok(late)
     }
@@ -410,7 +415,9 @@ impl Worker {
         let late = match self.prepare(pod, object, slot).await {
             Ok(late) => late,
             Err(error) => {
-                return self.failed(pod, "reserving the pod's addresses", &error.chain(), error.retry());
+                let message = error.chain();
+                self.record(pod, Reason::ProviderUpdateFailed, &message);
+                return self.failed(pod, "reserving the pod's addresses", &message, error.retry());
             }
         };
         // Before anything is read: what changes from here on is another reason to do this again.
@@ -427,6 +434,9 @@ impl Worker {
             Err(error) => {
                 self.table.with(&pod.uid, |record| record.stale = true);
                 if let ResolveError::Missing { missing, .. } = &error {
+                    let names: Vec<_> = missing.iter().map(ToString::to_string).collect();
+                    let message = format!("it runs on as it was, for want of {}", names.join(", "));
+                    self.record(pod, Reason::ProviderUpdateFailed, &message);
                     self.resolver.wake_when_present(pod, missing, self.waker(true));
                 }
                 return self.api_failed(pod, "resolving the pod's update", &error);
@@ -437,9 +447,13 @@ impl Worker {
         else {
             return;
         };
-        let call = timeout(self.config.provider_timeout, capability.update_pod(&resolved));
-        let answer = slot.outside(call).await;
-        match answer.unwrap_or_else(|_| Err(Error::unavailable("update pod: no answer in time"))) {
+        let call = async {
+            let _turn = self.updates.acquire().await;
+            timeout(self.config.provider_timeout, capability.update_pod(&resolved))
+                .await
+                .unwrap_or_else(|_| Err(Error::unavailable("update pod: no answer in time")))
+        };
+        match slot.outside(call).await {
             Ok(()) => {
                 self.applied(&pod.uid, fingerprint);
                 self.table.with(&pod.uid, |record| {

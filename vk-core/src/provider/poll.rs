@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use futures::stream::{self, BoxStream, StreamExt};
 
-use super::{PodEvent, Provider, Result};
+use super::{Error, PodEvent, Provider, Result};
+
+/// How long a listing may take at the least: a backend may well be slower than it is asked.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Lists every `interval`, give or take a tenth of it, and yields each complete listing as
 /// [`PodEvent::Listed`]; a failed listing is yielded as its error. The first listing is made at once.
 ///
 /// The jitter keeps many nodes on one account from listing in step. A throttled backend is listed again
-/// no sooner than it asked for.
+/// no sooner than it asked for. A listing that takes longer than two minutes, or than `interval` if that is more, is
+/// given up as [`Error::Unavailable`]: one that never ends would be the last.
 pub fn watch_by_polling<P: Provider + ?Sized>(
     provider: Arc<P>,
     interval: Duration,
@@ -20,9 +24,12 @@ pub fn watch_by_polling<P: Provider + ?Sized>(
         if let Some(wait) = wait {
             tokio::time::sleep(wait).await;
         }
-        let listed = provider.list_pods().await;
+        let patience = PATIENCE.max(interval);
+        let listed = tokio::time::timeout(patience, provider.list_pods())
+            .await
+            .unwrap_or_else(|_| Err(Error::unavailable("list pods: no answer in time")));
         let mut next = interval.mul_f64(0.9 + 0.2 * fastrand::f64());
-        if let Err(super::Error::Throttled { retry_after: Some(after), .. }) = &listed {
+        if let Err(Error::Throttled { retry_after: Some(after), .. }) = &listed {
             next = next.max(*after);
         }
         Some((listed.map(PodEvent::Listed), (provider, Some(next))))
@@ -34,7 +41,8 @@ pub fn watch_by_polling<P: Provider + ?Sized>(
 mod tests {
     use super::*;
     use crate::provider::wrap::fake::Fake;
-    use crate::provider::{Error, ObservedPod, PodRef};
+    use crate::provider::wrap::{Delayed, Delays};
+    use crate::provider::{ObservedPod, PodRef};
 
     const MINUTE: Duration = Duration::from_mins(1);
 
@@ -83,6 +91,16 @@ mod tests {
         let gaps = gaps(&fake);
         assert!(gaps[0] >= Duration::from_mins(10), "{gaps:?}");
         assert!(gaps[1] >= Duration::from_secs(54), "a short wish does not shorten the interval: {gaps:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_listing_that_never_ends_is_given_up_and_the_next_one_made() {
+        let delays = Delays { list: Duration::from_hours(1), ..Delays::default() };
+        let hanging = Arc::new(Delayed::new(Arc::new(Fake::default()), delays));
+        let begin = tokio::time::Instant::now();
+        let listings: Vec<_> = watch_by_polling(hanging, MINUTE).take(2).collect().await;
+        assert!(listings.iter().all(|one| matches!(one, Err(Error::Unavailable { .. }))), "{listings:?}");
+        assert!(begin.elapsed() < 6 * MINUTE, "{:?}", begin.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,8 +1,11 @@
 //! One pod's life.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use vk_core::clock::Clock;
+use vk_core::containers::{ContainerBackend, Dial, PodRunner};
 use vk_core::provider::Provider;
 
 use crate::support::{Bench, seconds};
@@ -32,6 +35,26 @@ async fn a_pod_runs_to_its_end_and_goes_when_it_is_deleted() {
     seconds(1.0).await;
     assert_eq!(bench.states().last().unwrap(), "gone");
     assert!(bench.runner.list_pods().await.unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_runner_that_was_told_nothing_yet_deletes_what_the_old_one_left() {
+    let bench = Bench::new().await;
+    let pod =
+        bench.create(json!({"containers": [{"name": "a", "command": ["sh", "-c", "sleep 600"]}]})).await;
+    seconds(2.0).await;
+    let backend = Arc::clone(bench.runner.backend());
+    drop(bench);
+    seconds(1.0).await;
+    // Nobody watches it, and nobody has asked it for a listing.
+    let runner = PodRunner::dialing(
+        Arc::clone(&backend),
+        Clock::virtual_from("2026-11-23T12:00:00Z".parse().unwrap()),
+        Dial::PortForward,
+    );
+    runner.delete_pod(&pod, Duration::from_secs(1)).await.unwrap();
+    seconds(60.0).await;
+    assert_eq!(backend.list().await.unwrap(), []);
 }
 
 #[tokio::test(start_paused = true)]

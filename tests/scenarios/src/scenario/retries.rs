@@ -8,12 +8,12 @@ use kube::api::PostParams;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use vk_core::provider::Verb;
-use vk_mock::Act;
+use vk_mock::{Act, MockConfig};
 
 use crate::agreement::{agree, live_at_backend};
 use crate::history::History;
 use crate::pods::{Pods, phase_of, status_of, uid_of, waiting_reason};
-use crate::virtual_node::VirtualNode;
+use crate::virtual_node::{VirtualNode, backend_with, config};
 use crate::workload::{annotated, pod};
 use crate::world::World;
 
@@ -45,6 +45,36 @@ pub async fn a_pod_that_cannot_be_created_yet_says_why(world: &World) {
     assert_eq!(status.reason.as_deref(), Some("ProviderFailed"));
     assert!(status.message.unwrap_or_default().contains("scripted capacity"));
     agree_nothing_runs(world, &node, &pods, "waiting").await;
+}
+
+/// A pod that wants to know its address, and for which there is none, waits with the provider's reason; with an address
+/// it runs.
+pub async fn a_pod_whose_address_cannot_be_reserved_says_why(world: &World) {
+    let mut two = MockConfig::default();
+    two.pod_cidr = "10.88.0.0/30".parse().expect("a range");
+    let node = VirtualNode::start(world, config(world), backend_with(world, two));
+    node.until_ready(world).await;
+    let pods = Pods::of(world);
+    let knowing = |name: &str| {
+        let mut object = serde_json::to_value(pod(name, &node.name)).expect("a pod is JSON");
+        object["spec"]["containers"][0]["env"] =
+            json!([{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]);
+        serde_json::from_value(object).expect("a pod")
+    };
+    for name in ["a", "b"] {
+        pods.create(&knowing(name)).await;
+        pods.until_ready(name).await;
+    }
+    let created = pods.create(&knowing("late")).await;
+    let event = pods.until_event(&created, "ProviderCreateFailed").await;
+    assert!(event.message.unwrap_or_default().contains("pod addresses"));
+    let waiting = pods.until("late", "says why", |pod| status_of(pod).message.is_some()).await;
+    assert_eq!(phase_of(&waiting), Some("Pending"));
+    assert_eq!(status_of(&waiting).reason.as_deref(), Some("ProviderFailed"));
+    pods.delete("a").await;
+    pods.until_ready("late").await;
+    agree(world, &node).await;
+    node.remove(world).await;
 }
 
 async fn agree_nothing_runs(world: &World, node: &VirtualNode, pods: &Pods, name: &str) {

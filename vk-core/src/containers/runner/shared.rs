@@ -40,6 +40,8 @@ impl fmt::Debug for Shared {
 struct Registry {
     pods: HashMap<PodUid, Entry>,
     removed: HashMap<PodUid, Instant>,
+    /// The backend has said once what there is.
+    has_listed: bool,
     /// Counts everything that was told, so that a listing knows what it includes.
     told: u64,
 }
@@ -123,6 +125,11 @@ impl Shared {
         self.lock().pods.contains_key(uid)
     }
 
+    /// Whether the backend has said what there is: before that, not to know of a pod means nothing.
+    pub(super) fn has_listed(&self) -> bool {
+        self.lock().has_listed
+    }
+
     /// Makes sure that there is one task for the pod.
     pub(super) fn claim(&self, pod: &PodRef) -> Claim {
         let mut registry = self.lock();
@@ -204,6 +211,7 @@ impl Shared {
     /// Takes in a complete listing that was begun at that moment.
     pub(super) fn listed(&self, sandboxes: Vec<SandboxRecord>, began: Instant) {
         let mut registry = self.lock();
+        registry.has_listed = true;
         let listed: std::collections::HashSet<_> = sandboxes.iter().map(|s| s.pod.uid.clone()).collect();
         let mut lost = Vec::new();
         for (uid, entry) in &registry.pods {
