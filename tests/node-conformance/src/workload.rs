@@ -76,11 +76,6 @@ impl Script {
             .with("ports", json!([{"containerPort": port, "protocol": "TCP"}]))
     }
 
-    /// Tells the mock to refuse the pod because of a field, as a backend does that has its limits.
-    pub(crate) fn refused_by_mock(self, field: &str) -> Self {
-        self.mock("reject-create", &field)
-    }
-
     /// With a further field in the container's specification.
     pub(crate) fn with(mut self, field: &str, value: Value) -> Self {
         self.more.insert(field.to_owned(), value);

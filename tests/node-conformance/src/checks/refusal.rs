@@ -9,8 +9,7 @@ use crate::workload::Script;
 
 /// A pod beyond the node is failed, with a reason.
 ///
-/// It is bound to the node past the scheduler, and asks for twice the processors that the node says it has. The mock, which
-/// has no limits, is told to refuse it as a backend with that limit would.
+/// It is bound to the node past the scheduler, and asks for twice the processors that the node says it has.
 pub async fn what_it_cannot_run_is_failed_aloud(bed: &Bed) -> Checked {
     let node = bed.node().await?;
     let has = amount_of(node["status"]["allocatable"]["cpu"].as_str().unwrap_or_default());
@@ -19,8 +18,7 @@ pub async fn what_it_cannot_run_is_failed_aloud(bed: &Bed) -> Checked {
     };
     let asks = (has * 2.0).ceil() + 1.0;
     let script = Script::forever()
-        .with("resources", json!({"requests": {"cpu": format!("{asks:.0}"), "memory": "16Mi"}}))
-        .refused_by_mock("spec.containers[0].resources.requests");
+        .with("resources", json!({"requests": {"cpu": format!("{asks:.0}"), "memory": "16Mi"}}));
     bed.create("too-large", &bed.workload().running("app", &script)).await?;
     let pod = bed
         .until("too-large", "refused", |pod| {
