@@ -131,6 +131,8 @@ pub use self::stats::{
 };
 pub use self::trust::Trust;
 pub(crate) use self::wrap::Metered;
+#[doc(hidden)]
+pub use self::wrap::metered;
 #[cfg(test)]
 pub(crate) use self::wrap::fake;
 pub use self::wrap::{Delayed, Delays, Faults, Faulty, Limited, Limits, Verb};
