@@ -131,10 +131,10 @@ pub use self::stats::{
 };
 pub use self::trust::Trust;
 pub(crate) use self::wrap::Metered;
-#[doc(hidden)]
-pub use self::wrap::metered;
 #[cfg(test)]
 pub(crate) use self::wrap::fake;
+#[doc(hidden)]
+pub use self::wrap::metered;
 pub use self::wrap::{Delayed, Delays, Faults, Faulty, Limited, Limits, Verb};
 
 mod error;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
 use vk_conformance::journal::MAIN;
 use vk_core::provider::{
     ContainerAttach, ContainerExec, ContainerLogs, ContainerRef, Duplex, Error, ExecIo, ExitStatus,
@@ -17,7 +17,8 @@ use vk_core::provider::{
     Usage,
 };
 
-use crate::bug::{Bug, Buggy};
+use crate::bug::Bug;
+use crate::buggy::Buggy;
 
 /// What only mistakes ask of a provider whose capabilities are all there.
 fn lost() -> Error {
@@ -37,6 +38,12 @@ impl PodPrepare for Buggy {
                 if memory.calls > 1 { other(memory.calls) } else { own }
             }
             Bug::BreaksItsPromise => other(n),
+            // As one that looks which address is free, and keeps none for anybody.
+            Bug::PromisesTheNextFree => {
+                let mut memory = self.lock();
+                let (first, promised) = memory.promised.get_or_insert_with(|| (pod.uid.clone(), own.clone()));
+                if self.backend.observe(first).is_none() { promised.clone() } else { own }
+            }
             _ => own,
         })
     }
@@ -130,6 +137,30 @@ impl ContainerExec for Buggy {
                 let (ended, ()) = futures::future::join(exec.exec(container, &command, io), merge).await;
                 return ended;
             }
+            (
+                ExecIo::Pipes { stdin, stdout: Some(mut stdout), stderr: Some(mut stderr) },
+                Bug::ExecLosesOutput,
+            ) => {
+                // Of a command that prints on both, what it printed on the first is lost.
+                let (mut ours, theirs) = tokio::io::duplex(1 << 16);
+                let (mut errors, theirs_too) = tokio::io::duplex(1 << 16);
+                let io = ExecIo::Pipes {
+                    stdin,
+                    stdout: Some(Box::new(theirs)),
+                    stderr: Some(Box::new(theirs_too)),
+                };
+                let pass = async move {
+                    let (mut out, mut err) = (Vec::new(), Vec::new());
+                    let _ = ours.read_to_end(&mut out).await;
+                    let _ = errors.read_to_end(&mut err).await;
+                    if err.is_empty() {
+                        let _ = stdout.write_all(&out).await;
+                    }
+                    let _ = stderr.write_all(&err).await;
+                };
+                let (ended, ()) = futures::future::join(exec.exec(container, &command, io), pass).await;
+                return ended;
+            }
             (io, _) => io,
         };
         let ended = exec.exec(container, &command, io).await;
@@ -179,6 +210,7 @@ impl PortForward for Buggy {
             (Bug::ForwardIsNeverHalfClosed, Ok(stream)) => {
                 Ok(Box::new(Half { stream, closes: false, closed: false }))
             }
+            (Bug::ForwardWaitsForTheEnd, Ok(stream)) => Ok(Box::new(at_the_end(stream))),
             (Bug::HalfCloseIsClose, Ok(stream)) => Ok(Box::new(Half { stream, closes: true, closed: false })),
             (Bug::ClosedPortIsOpen, Err(Error::Unavailable { .. }))
             | (Bug::UnknownPodHasPorts, Err(Error::NotFound { .. })) => {
@@ -220,6 +252,19 @@ impl PodStats for Buggy {
         }
         Ok(usage)
     }
+}
+
+/// A connection on which nothing goes out before all of it has been said.
+fn at_the_end(mut stream: Box<dyn Duplex>) -> DuplexStream {
+    let (client, mut ours) = tokio::io::duplex(1 << 16);
+    tokio::spawn(async move {
+        let mut said = Vec::new();
+        let _ = ours.read_to_end(&mut said).await;
+        let _ = stream.write_all(&said).await;
+        let _ = stream.shutdown().await;
+        let _ = tokio::io::copy(&mut stream, &mut ours).await;
+    });
+    client
 }
 
 /// An input that never ends.

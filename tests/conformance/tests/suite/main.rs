@@ -2,6 +2,7 @@
 //! with one mistake each.
 
 mod bug;
+mod buggy;
 mod capabilities;
 mod seeded;
 mod stored;

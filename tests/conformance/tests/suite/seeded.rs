@@ -5,7 +5,8 @@ use std::sync::Arc;
 use vk_conformance::Suite;
 use vk_core::provider::Provider;
 
-use crate::bug::{Bug, Buggy};
+use crate::bug::Bug;
+use crate::buggy::Buggy;
 use crate::subjects::Mock;
 
 async fn failed(bug: Bug) -> (Vec<String>, String) {
@@ -51,6 +52,8 @@ each_bug_breaks_one_clause! {
     lists_from_a_stale_replica: ListsFromAStaleReplica breaks a_listing_never_goes_back;
     dropped_create_leaks: DroppedCreateLeaks breaks a_dropped_create_can_be_repeated;
     dropped_delete_leaks: DroppedDeleteLeaks breaks a_dropped_delete_can_be_repeated;
+    dropped_delete_ends_others: DroppedDeleteEndsOthers breaks a_dropped_call_leaves_other_pods_alone;
+    forgets_all_but_one: ForgetsAllButOne breaks pods_created_at_once_all_run;
     one_create_at_a_time: OneCreateAtATime breaks a_hanging_create_holds_up_no_other;
     one_call_at_a_time: OneCallAtATime breaks a_hanging_create_holds_up_no_question;
     blocks_the_thread: BlocksTheThread breaks no_call_blocks_its_thread;
@@ -62,6 +65,7 @@ each_bug_breaks_one_clause! {
     secret_in_errors: SecretInErrors breaks no_secret_is_in_an_errors_text;
     secret_in_debug: SecretInDebug breaks no_secret_is_in_debug_output;
     secret_in_status: SecretInStatus breaks no_secret_is_in_what_is_told;
+    sandbox_is_never_ready: SandboxIsNeverReady breaks an_accepted_pod_runs;
     exit_code_is_always_zero: ExitCodeIsAlwaysZero breaks an_exit_code_is_kept;
     finished_pods_stay_ready: FinishedPodsStayReady breaks a_finished_pod_is_gone;
     addresses_get_lost: AddressesGetLost breaks an_address_is_kept;
@@ -92,6 +96,7 @@ each_bug_breaks_one_clause! {
     capacity_lies: CapacityLies breaks capacity_can_be_used;
     prepares_anew: PreparesAnew breaks preparing_again_gives_the_same_addresses;
     breaks_its_promise: BreaksItsPromise breaks a_promised_address_is_kept;
+    promises_the_next_free: PromisesTheNextFree breaks two_pods_are_promised_two_addresses;
     update_restarts: UpdateRestarts breaks an_update_without_a_change_changes_nothing;
     updates_nobody: UpdatesNobody breaks an_update_of_an_unknown_pod_is_not_found;
     log_lacks_a_line: LogLacksALine breaks a_log_has_what_was_printed;
@@ -105,6 +110,7 @@ each_bug_breaks_one_clause! {
     previous_is_empty: PreviousIsEmpty breaks a_previous_log_needs_a_run_before;
     log_of_nobody_is_empty: LogOfNobodyIsEmpty breaks a_log_of_an_unknown_container_is_not_found;
     exec_always_succeeds: ExecAlwaysSucceeds breaks a_commands_exit_code_is_its_own;
+    exec_loses_output: ExecLosesOutput breaks a_commands_output_arrives;
     exec_merges_outputs: ExecMergesOutputs breaks a_commands_outputs_are_kept_apart;
     exec_splits_arguments: ExecSplitsArguments breaks a_commands_arguments_are_kept;
     exec_loses_input: ExecLosesInput breaks a_commands_input_reaches_it;
@@ -116,6 +122,7 @@ each_bug_breaks_one_clause! {
     dropped_attach_kills: DroppedAttachKills breaks a_dropped_attach_leaves_the_process;
     attach_never_ends: AttachNeverEnds breaks an_attach_ends_with_the_process;
     attach_to_nobody_succeeds: AttachToNobodySucceeds breaks an_attach_to_an_unknown_container_is_not_found;
+    forward_waits_for_the_end: ForwardWaitsForTheEnd breaks a_connection_reaches_its_port;
     forward_is_never_half_closed: ForwardIsNeverHalfClosed breaks a_half_closed_connection_ends;
     half_close_is_close: HalfCloseIsClose breaks an_answer_outlives_the_clients_half;
     closed_port_is_open: ClosedPortIsOpen breaks a_closed_port_refuses;
