@@ -233,6 +233,19 @@ impl Bench {
         Ok(pods::build(plan, &recipe, init.as_ref(), grace, |pod| self.subject.dress(pod)))
     }
 
+    /// The pod with one more container, which does this. It is not given to the provider yet.
+    ///
+    /// # Errors
+    /// Not applicable without a recipe for the work, or where such a container is not honoured.
+    pub fn with_added(&self, pod: &ResolvedPod, work: &Work) -> Check<ResolvedPod> {
+        let more = pods::with_added(pod, &self.recipe(pods::ADDED, work)?);
+        let refused = vk_core::provider::unsupported(&more.object, self.provider().fields());
+        match refused.iter().find(|finding| finding.path.starts_with("spec.ephemeralContainers")) {
+            Some(finding) => skip(format!("{} is not honoured (Provider::fields)", finding.path)),
+            None => Ok(more),
+        }
+    }
+
     /// A draft that the backend refuses for good, and the field that is to blame.
     ///
     /// # Errors

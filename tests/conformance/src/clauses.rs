@@ -140,6 +140,18 @@ macro_rules! with_clauses {
                 "How the run before a restart ended is kept.";
             status init_containers_come_first 1
                 "Init containers run to their ends before the others are started.";
+            status a_container_that_runs_is_ready 1
+                "A container that runs and has no probes is ready and started, if there is a word on that.";
+            status a_run_has_its_own_times 1
+                "The times that are told of a run that has ended are those at which it began and ended.";
+            status a_success_is_not_restarted 1
+                "With the policy `OnFailure`, a container that ends well is not started again.";
+            status a_failure_is_restarted 1
+                "With the policy `OnFailure`, a container that fails is started again.";
+            status a_sidecar_does_not_keep_its_pod 1
+                "A pod comes to its end when its app containers have ended; its sidecars are stopped then.";
+            status a_deadline_ends_the_pod 1
+                "A pod is stopped when its `activeDeadlineSeconds` are over and no sooner, and is told to have been ended so.";
             deletion the_grace_period_is_granted 1
                 "A process that takes a part of its grace period to end is let.";
             deletion the_grace_period_ends 1
@@ -194,6 +206,8 @@ macro_rules! with_clauses {
                 "A pod that is given again as it is goes on as it does.";
             update an_update_of_an_unknown_pod_is_not_found 0
                 "An update of a pod that is not there is `NotFound`, and makes none.";
+            update an_added_container_runs 1
+                "A container that is added to a pod that runs is started, and the one that is there goes on as it does.";
             logs a_log_has_what_was_printed 1
                 "A log has the lines that were printed, in order, each whole.";
             logs a_log_that_is_not_followed_ends 1
@@ -202,6 +216,10 @@ macro_rules! with_clauses {
                 "`tail` is the last so many lines, and none for zero.";
             logs a_start_leaves_out_what_is_older 1
                 "A log that begins at a moment has the lines from that moment on, and no others.";
+            logs a_start_may_be_an_age 1
+                "A log that begins some time ago has the lines that are no older, and no others.";
+            logs what_was_printed_is_on_standard_output 1
+                "Lines that were printed on standard output are told to be of it.";
             logs a_followed_log_goes_on 1
                 "A followed log has lines that were printed after it was opened.";
             logs a_followed_log_ends_with_its_container 1
@@ -256,6 +274,10 @@ macro_rules! with_clauses {
                 "A figure that is not known is absent: nothing that runs has zero bytes of memory or has used no processor time.";
             stats each_pod_is_measured_once 1
                 "Figures are of this node's pods only, each of them once.";
+            stats a_container_that_runs_is_measured 1
+                "Every container that runs has figures, under its name.";
+            stats a_nodes_counter_outlives_its_pods 1
+                "The node's own counter does not go back when a pod goes.";
         }
     };
 }

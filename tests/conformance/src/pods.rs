@@ -13,6 +13,8 @@ use crate::subject::{Recipe, Work};
 pub const NAMESPACE: &str = "vk-conformance";
 /// The init container of a pod that has one.
 pub const INIT: &str = "init";
+/// The container that is added to a pod that runs.
+pub const ADDED: &str = "added";
 
 /// A test pod in outline.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,13 +29,17 @@ pub struct Plan {
     pub restart: &'static str,
     /// A secret in the environment of its container.
     pub secret: Option<String>,
+    /// Whether its init container is a sidecar.
+    pub sidecar: bool,
+    /// `spec.activeDeadlineSeconds`
+    pub deadline: Option<u32>,
 }
 
 impl Plan {
     /// A pod with one container that does this once.
     #[must_use]
     pub fn of(work: Work) -> Self {
-        Self { work, init: None, name: None, restart: "Never", secret: None }
+        Self { work, init: None, name: None, restart: "Never", secret: None, sidecar: false, deadline: None }
     }
 
     /// Of this name.
@@ -54,6 +60,20 @@ impl Plan {
     #[must_use]
     pub fn after(mut self, work: Work) -> Self {
         self.init = Some(work);
+        self
+    }
+
+    /// With a sidecar.
+    #[must_use]
+    pub fn beside(mut self, work: Work) -> Self {
+        (self.init, self.sidecar) = (Some(work), true);
+        self
+    }
+
+    /// Active for so many seconds at most.
+    #[must_use]
+    pub fn for_seconds(mut self, deadline: u32) -> Self {
+        self.deadline = Some(deadline);
         self
     }
 
@@ -116,7 +136,14 @@ pub(crate) fn build(
         "terminationGracePeriodSeconds": grace,
     });
     if let Some(init) = init {
-        spec["initContainers"] = json!([container(INIT, init)]);
+        let mut container = container(INIT, init);
+        if plan.sidecar {
+            container["restartPolicy"] = json!("Always");
+        }
+        spec["initContainers"] = json!([container]);
+    }
+    if let Some(deadline) = plan.deadline {
+        spec["activeDeadlineSeconds"] = json!(deadline);
     }
     let object = json!({
         "metadata": {"namespace": NAMESPACE, "name": name, "uid": uid, "annotations": annotations,
@@ -144,4 +171,24 @@ pub(crate) fn build(
         pod.object = Arc::new(object);
     }
     pod
+}
+
+/// The pod with one more container, as `kubectl debug` adds it to one that runs.
+pub(crate) fn with_added(pod: &ResolvedPod, recipe: &Recipe) -> ResolvedPod {
+    let mut object = Pod::clone(&pod.object);
+    object.metadata.annotations.get_or_insert_default().extend(recipe.annotations.clone());
+    let added = serde_json::from_value(container(ADDED, recipe)).expect("a container's JSON");
+    if let Some(spec) = &mut object.spec {
+        spec.ephemeral_containers.get_or_insert_default().push(added);
+    }
+    let literal = ResolvedPod::literal(object).expect("a pod with an identity");
+    let mut more = pod.clone();
+    more.object = literal.object;
+    more.containers.extend(literal.containers.into_iter().filter(|container| container.name == ADDED).map(
+        |mut container| {
+            container.image.clone_from(&recipe.image);
+            container
+        },
+    ));
+    more
 }

@@ -10,11 +10,11 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use tokio::sync::{RwLock, broadcast};
-use vk_conformance::journal::{MAIN, is_running};
+use vk_conformance::journal::MAIN;
 use vk_core::provider::{
-    ContainerAttach, ContainerExec, ContainerKind, ContainerLogs, ContainerState, Error, ExitStatus,
-    Features, FieldSupport, NodeInfo, ObservedPod, PodEvent, PodPrepare, PodRef, PodRuntime, PodStats,
-    PodUid, PodUpdate, PortForward, Provider, ResolvedPod, Result, Sandbox,
+    ContainerAttach, ContainerExec, ContainerKind, ContainerLogs, Error, Features, FieldSupport, NodeInfo,
+    ObservedPod, PodEvent, PodPrepare, PodRef, PodStats, PodUid, PodUpdate, PortForward, Provider,
+    ResolvedPod, Result,
 };
 use vk_mock::MockBackend;
 
@@ -34,14 +34,14 @@ pub(crate) struct Buggy {
 /// What it has in memory, for one mistake or the other.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    created: HashMap<PodUid, ResolvedPod>,
-    listed: HashSet<PodUid>,
-    deleted: HashMap<PodUid, PodRef>,
+    pub(crate) created: HashMap<PodUid, ResolvedPod>,
+    pub(crate) listed: HashSet<PodUid>,
+    pub(crate) deleted: HashMap<PodUid, PodRef>,
     under_way: HashSet<PodUid>,
     attempted: HashSet<PodUid>,
-    twins: HashMap<PodUid, PodUid>,
-    ran: HashMap<PodUid, ObservedPod>,
-    seen: HashMap<PodUid, u32>,
+    pub(crate) twins: HashMap<PodUid, PodUid>,
+    pub(crate) ran: HashMap<PodUid, ObservedPod>,
+    pub(crate) seen: HashMap<PodUid, u32>,
     watches: u32,
     node: Option<NodeInfo>,
     pub(crate) calls: u32,
@@ -92,143 +92,6 @@ impl Buggy {
 
     fn has(&self, uid: &PodUid) -> bool {
         self.backend.observe(uid).is_some()
-    }
-
-    /// A pod as it is told by both listing and watch.
-    fn tell(&self, pod: &mut ObservedPod) {
-        let memory = self.lock();
-        let original = memory.twins.iter().find(|(_, twin)| **twin == pod.pod.uid);
-        if let Some((original, _)) = original {
-            pod.pod.uid = original.clone();
-        }
-        let secrets = memory.created.get(&pod.pod.uid).map(secrets).unwrap_or_default();
-        drop(memory);
-        if let Some(runtime) = &mut pod.runtime {
-            self.tell_runtime(&pod.pod, runtime, &secrets);
-        }
-    }
-
-    fn tell_runtime(&self, pod: &PodRef, runtime: &mut PodRuntime, secrets: &str) {
-        if self.is(Bug::SharesAddresses) && !runtime.ips.is_empty() && pod.name.starts_with("twins") {
-            runtime.ips = vec!["10.88.77.1".parse().expect("an address")];
-        }
-        if self.is(Bug::SandboxIsNeverReady) && runtime.sandbox == Sandbox::Ready {
-            runtime.sandbox = Sandbox::Pending;
-        }
-        if self.is(Bug::FinishedPodsStayReady) && runtime.sandbox == Sandbox::Gone {
-            runtime.sandbox = Sandbox::Ready;
-        }
-        for container in &mut runtime.containers {
-            match (&mut container.state, self.bug) {
-                (ContainerState::Terminated(end), Bug::ExitCodeIsAlwaysZero) => {
-                    end.exit = ExitStatus::Code(0);
-                }
-                (ContainerState::Terminated(end), Bug::SecretInStatus) => {
-                    end.message = Some(secrets.to_owned());
-                }
-                (_, Bug::RestartsAreNotCounted) => container.restart_count = 0,
-                (_, Bug::FormerRunIsForgotten) => container.last = None,
-                _ => {}
-            }
-        }
-    }
-
-    fn tell_event(&self, mut event: PodEvent) -> Vec<PodEvent> {
-        match &mut event {
-            PodEvent::Changed(pod) => {
-                self.tell(pod);
-                let ended = has_ended(pod);
-                if self.is(Bug::LosesEvents) && ended {
-                    return Vec::new();
-                }
-                if self.is(Bug::RepeatsOldEvents) {
-                    if pod.runtime.as_ref().is_some_and(is_running) {
-                        self.lock().ran.insert(pod.pod.uid.clone(), pod.clone());
-                    } else if ended && let Some(old) = self.lock().ran.get(&pod.pod.uid) {
-                        return vec![event.clone(), PodEvent::Changed(old.clone())];
-                    }
-                }
-            }
-            PodEvent::Listed(pods) => {
-                for pod in pods.iter_mut() {
-                    self.tell(pod);
-                }
-                if self.is(Bug::ForgetsEndsOnRestart) {
-                    self.forget_ends(pods);
-                }
-            }
-            PodEvent::Gone { last, .. } => {
-                if self.is(Bug::EndsWithoutLastWords) {
-                    *last = None;
-                }
-                if self.is(Bug::LosesDeletions) && last.is_none() {
-                    return Vec::new();
-                }
-            }
-            _ => {}
-        }
-        vec![event]
-    }
-
-    fn forget_ends(&self, pods: &mut Vec<ObservedPod>) {
-        let memory = self.lock();
-        pods.retain(|pod| !has_ended(pod) || memory.created.contains_key(&pod.pod.uid));
-    }
-
-    fn tell_list(&self, pods: &mut Vec<ObservedPod>) {
-        let mut memory = self.lock();
-        memory.listed.extend(pods.iter().map(|pod| pod.pod.uid.clone()));
-        match self.bug {
-            Bug::LosesNamespace => {
-                for pod in pods {
-                    pod.pod.namespace = "default".into();
-                }
-            }
-            Bug::ListsTheFirstPage => {
-                pods.sort_by(|a, b| a.pod.cmp(&b.pod));
-                pods.truncate(3);
-            }
-            Bug::ListsTheDeleted => {
-                pods.retain(|pod| !memory.deleted.contains_key(&pod.pod.uid));
-                let own = memory.deleted.values().filter(|pod| memory.created.contains_key(&pod.uid));
-                pods.extend(own.cloned().map(ObservedPod::existing));
-            }
-            Bug::ListsFromAStaleReplica => {
-                for pod in pods {
-                    let uid = pod.pod.uid.clone();
-                    if pod.runtime.as_ref().is_some_and(is_running) {
-                        memory.ran.insert(uid, pod.clone());
-                    } else if has_ended(pod) {
-                        let seen = memory.seen.entry(uid.clone()).or_default();
-                        *seen += 1;
-                        if (*seen).is_multiple_of(2)
-                            && let Some(old) = memory.ran.get(&uid)
-                        {
-                            *pod = old.clone();
-                        }
-                    }
-                }
-            }
-            Bug::AddressesGetLost => {
-                for pod in pods {
-                    let seen = memory.seen.entry(pod.pod.uid.clone()).or_default();
-                    *seen += 1;
-                    if *seen > 2
-                        && let Some(runtime) = &mut pod.runtime
-                    {
-                        runtime.ips.clear();
-                    }
-                }
-            }
-            Bug::ForgetsOnRestart => {
-                pods.retain(|pod| has_ended(pod) || memory.created.contains_key(&pod.pod.uid));
-            }
-            Bug::ForgetsEndsOnRestart => {
-                drop(memory);
-                self.forget_ends(pods);
-            }
-            _ => {}
-        }
     }
 
     /// A second pod at the backend that is told as the first.
@@ -284,6 +147,8 @@ impl Buggy {
                 return Err(Error::Exhausted { resource: "places".to_owned(), source: None });
             }
             Bug::ForgetsAllButOne => return self.create_unless_busy(pod).await,
+            Bug::RestartsSuccesses => return self.inner.create_pod(&on_failure_becomes(pod, "Always")).await,
+            Bug::RestartsNoFailures => return self.inner.create_pod(&on_failure_becomes(pod, "Never")).await,
             Bug::SkipsInitContainers => return self.inner.create_pod(&without_init(pod)).await,
             Bug::RetriesUnderAnotherName => {
                 return match self.inner.create_pod(pod).await {
@@ -297,12 +162,7 @@ impl Buggy {
     }
 }
 
-fn has_ended(pod: &ObservedPod) -> bool {
-    let main = pod.runtime.as_ref().and_then(|runtime| runtime.container(MAIN));
-    main.is_some_and(|main| matches!(main.state, ContainerState::Terminated(_)))
-}
-
-fn secrets(pod: &ResolvedPod) -> String {
+pub(crate) fn secrets(pod: &ResolvedPod) -> String {
     pod.containers.iter().flat_map(|c| &c.env).map(|variable| variable.value.expose()).collect()
 }
 
@@ -315,6 +175,18 @@ fn without_init(pod: &ResolvedPod) -> ResolvedPod {
     }
     if let Some(annotations) = &mut object.metadata.annotations {
         annotations.retain(|key, _| key.rsplit('.').next() != Some("init"));
+    }
+    pod.object = Arc::new(object);
+    pod
+}
+
+fn on_failure_becomes(pod: &ResolvedPod, policy: &str) -> ResolvedPod {
+    let mut pod = pod.clone();
+    let mut object = k8s_openapi::api::core::v1::Pod::clone(&pod.object);
+    if let Some(spec) = &mut object.spec
+        && spec.restart_policy.as_deref() == Some("OnFailure")
+    {
+        spec.restart_policy = Some(policy.to_owned());
     }
     pod.object = Arc::new(object);
     pod

@@ -12,9 +12,9 @@ use futures::stream;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
 use vk_conformance::journal::MAIN;
 use vk_core::provider::{
-    ContainerAttach, ContainerExec, ContainerLogs, ContainerRef, Duplex, Error, ExecIo, ExitStatus,
-    LogOptions, LogStream, PodPrepare, PodRef, PodStats, PodUpdate, PortForward, Reader, ResolvedPod, Result,
-    Usage,
+    ContainerAttach, ContainerExec, ContainerLogs, ContainerRef, Duplex, Error, ExecIo, ExitStatus, LogEntry,
+    LogOptions, LogOutput, LogStart, LogStream, PodPrepare, PodRef, PodStats, PodUpdate, PortForward, Reader,
+    ResolvedPod, Result, Usage,
 };
 
 use crate::bug::Bug;
@@ -52,6 +52,10 @@ impl PodPrepare for Buggy {
 #[async_trait]
 impl PodUpdate for Buggy {
     async fn update_pod(&self, pod: &ResolvedPod) -> Result<()> {
+        let adds = pod.object.spec.as_ref().is_some_and(|spec| spec.ephemeral_containers.is_some());
+        if self.is(Bug::AddsNothing) && adds {
+            return Ok(());
+        }
         let updated = self.inner.update().ok_or_else(lost)?.update_pod(pod).await;
         match self.bug {
             Bug::UpdatesNobody => Ok(()),
@@ -77,7 +81,8 @@ impl ContainerLogs for Buggy {
         match self.bug {
             Bug::LogNeverEnds => options.follow = true,
             Bug::LogIgnoresTail => options.tail = None,
-            Bug::LogIgnoresStart => options.start = None,
+            Bug::LogIgnoresStart if matches!(options.start, Some(LogStart::At(_))) => options.start = None,
+            Bug::LogIgnoresAges if matches!(options.start, Some(LogStart::Ago(_))) => options.start = None,
             Bug::LogIgnoresFollow => options.follow = false,
             Bug::LogEndsWithTheRun if !runs => return Err(Error::not_found("the log")),
             _ => {}
@@ -85,6 +90,12 @@ impl ContainerLogs for Buggy {
         let opened = logs.container_logs(container, &options).await;
         let missing = matches!(opened, Err(Error::NotFound { .. }));
         match self.bug {
+            Bug::LogIsAllErrors => {
+                let on_errors = |entry: Result<LogEntry>| {
+                    entry.map(|entry| LogEntry { output: LogOutput::Stderr, ..entry })
+                };
+                Ok(opened?.map(on_errors).boxed())
+            }
             Bug::LogLacksALine if plain => Ok(opened?.skip(1).boxed()),
             Bug::FollowedLogNeverEnds if followed => Ok(opened?.chain(stream::pending()).boxed()),
             Bug::PreviousIsPresent if options.previous && opened.is_ok() => {
@@ -245,6 +256,14 @@ impl PodStats for Buggy {
                 }
                 _ => {}
             }
+        }
+        if self.is(Bug::MeasuresNoContainer) {
+            usage.pods.iter_mut().for_each(|pod| pod.containers.clear());
+        }
+        if self.is(Bug::NodeCountsTheLiving)
+            && let Some(cpu) = usage.node.as_mut().and_then(|node| node.cpu.as_mut())
+        {
+            cpu.usage_core_nano_seconds = Some(usage.pods.len() as u64);
         }
         if self.is(Bug::MeasuresTwice) {
             let again = usage.pods.clone();

@@ -7,6 +7,7 @@ mod capabilities;
 mod seeded;
 mod stored;
 mod subjects;
+mod told;
 mod whole;
 
 mod over_the_mock {

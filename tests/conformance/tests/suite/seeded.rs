@@ -72,6 +72,12 @@ each_bug_breaks_one_clause! {
     restarts_are_not_counted: RestartsAreNotCounted breaks a_restart_is_counted;
     former_run_is_forgotten: FormerRunIsForgotten breaks the_end_before_a_restart_is_kept;
     skips_init_containers: SkipsInitContainers breaks init_containers_come_first;
+    never_ready: NeverReady breaks a_container_that_runs_is_ready;
+    ends_when_it_began: EndsWhenItBegan breaks a_run_has_its_own_times;
+    restarts_successes: RestartsSuccesses breaks a_success_is_not_restarted;
+    restarts_no_failures: RestartsNoFailures breaks a_failure_is_restarted;
+    sidecars_keep_their_pods: SidecarsKeepTheirPods breaks a_sidecar_does_not_keep_its_pod;
+    deadline_is_no_outcome: DeadlineIsNoOutcome breaks a_deadline_ends_the_pod;
     ignores_grace: IgnoresGrace breaks the_grace_period_is_granted;
     never_kills: NeverKills breaks the_grace_period_ends;
     zero_grace_is_the_default: ZeroGraceIsTheDefault breaks no_grace_kills_at_once;
@@ -99,10 +105,13 @@ each_bug_breaks_one_clause! {
     promises_the_next_free: PromisesTheNextFree breaks two_pods_are_promised_two_addresses;
     update_restarts: UpdateRestarts breaks an_update_without_a_change_changes_nothing;
     updates_nobody: UpdatesNobody breaks an_update_of_an_unknown_pod_is_not_found;
+    adds_nothing: AddsNothing breaks an_added_container_runs;
     log_lacks_a_line: LogLacksALine breaks a_log_has_what_was_printed;
     log_never_ends: LogNeverEnds breaks a_log_that_is_not_followed_ends;
     log_ignores_tail: LogIgnoresTail breaks a_tail_is_the_last_lines;
     log_ignores_start: LogIgnoresStart breaks a_start_leaves_out_what_is_older;
+    log_ignores_ages: LogIgnoresAges breaks a_start_may_be_an_age;
+    log_is_all_errors: LogIsAllErrors breaks what_was_printed_is_on_standard_output;
     log_ignores_follow: LogIgnoresFollow breaks a_followed_log_goes_on;
     followed_log_never_ends: FollowedLogNeverEnds breaks a_followed_log_ends_with_its_container;
     log_ends_with_the_run: LogEndsWithTheRun breaks a_log_outlives_its_container;
@@ -130,4 +139,6 @@ each_bug_breaks_one_clause! {
     counters_go_back: CountersGoBack breaks counters_never_go_back;
     unknown_is_zero: UnknownIsZero breaks what_is_unknown_is_not_zero;
     measures_twice: MeasuresTwice breaks each_pod_is_measured_once;
+    measures_no_container: MeasuresNoContainer breaks a_container_that_runs_is_measured;
+    node_counts_the_living: NodeCountsTheLiving breaks a_nodes_counter_outlives_its_pods;
 }
