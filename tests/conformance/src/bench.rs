@@ -228,9 +228,10 @@ impl Bench {
     pub fn draft(&self, plan: &Plan) -> Check<ResolvedPod> {
         let recipe = self.recipe(MAIN, &plan.work)?;
         let init = plan.init.as_ref().map(|work| self.recipe(pods::INIT, work)).transpose()?;
+        let other = plan.other.as_ref().map(|work| self.recipe(pods::OTHER, work)).transpose()?;
         // Whoever is told to kill at once must not wait for the pod's own grace instead.
         let grace = self.patience.stop.as_secs().saturating_mul(4).max(60);
-        Ok(pods::build(plan, &recipe, init.as_ref(), grace, |pod| self.subject.dress(pod)))
+        Ok(pods::build(plan, &recipe, init.as_ref(), other.as_ref(), grace, |pod| self.subject.dress(pod)))
     }
 
     /// The pod with one more container, which does this. It is not given to the provider yet.
@@ -253,7 +254,7 @@ impl Bench {
     pub fn spoilt(&self, plan: &Plan) -> Check<(ResolvedPod, String)> {
         let recipe = self.recipe(MAIN, &plan.work)?;
         let mut field = None;
-        let pod = pods::build(plan, &recipe, None, 60, |pod| {
+        let pod = pods::build(plan, &recipe, None, None, 60, |pod| {
             self.subject.dress(pod);
             field = self.subject.spoil(pod);
         });

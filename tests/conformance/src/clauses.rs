@@ -148,6 +148,10 @@ macro_rules! with_clauses {
                 "With the policy `OnFailure`, a container that ends well is not started again.";
             status a_failure_is_restarted 1
                 "With the policy `OnFailure`, a container that fails is started again.";
+            status a_second_end_is_restarted_too 1
+                "A container that ends again is started again.";
+            status a_pod_lasts_until_all_have_ended 1
+                "A pod with two containers lasts until both have ended.";
             status a_sidecar_does_not_keep_its_pod 1
                 "A pod comes to its end when its app containers have ended; its sidecars are stopped then.";
             status a_deadline_ends_the_pod 1
@@ -166,6 +170,10 @@ macro_rules! with_clauses {
                 "Once a pod is told to be gone, nothing of it runs.";
             deletion a_deleted_pod_does_not_come_back 1
                 "A deleted pod does not come back, whatever its restart policy.";
+            deletion a_pod_between_two_runs_can_be_deleted 1
+                "A pod whose container waits to be started again is gone at once when it is deleted, and nothing is started.";
+            deletion sidecars_end_last 1
+                "When a pod is stopped, its sidecars outlast the others.";
             watch a_watch_begins_with_a_listing 1
                 "The first thing that a watch tells is a complete listing.";
             watch every_change_is_watched 1
@@ -174,6 +182,8 @@ macro_rules! with_clauses {
                 "A deletion is told by the watch, to a node that never lists.";
             watch a_watch_can_be_begun_again 1
                 "A watch that was dropped can be begun again, and tells what came after as well.";
+            watch a_restart_is_watched 1
+                "A restart of a container is told by the watch, to a node that never lists.";
             restart a_new_daemon_finds_its_pods 1
                 "A new daemon's listing has the pods of the one before.";
             restart a_new_daemon_starts_nothing_twice 1
@@ -240,6 +250,8 @@ macro_rules! with_clauses {
                 "Standard output and standard error are kept apart.";
             exec a_commands_arguments_are_kept 1
                 "A command's arguments reach it as they are.";
+            exec a_command_has_its_containers_environment 1
+                "A command has the environment of its container, secrets among it.";
             exec a_commands_input_reaches_it 1
                 "What is written to a command's input reaches it at once, before the input ends.";
             exec the_end_of_a_commands_input_reaches_it 1

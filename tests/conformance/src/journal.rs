@@ -1,9 +1,11 @@
 //! What a provider has told of its pods, by watch and by listing, in the order in which it came.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use jiff::Timestamp;
 use tokio::sync::Notify;
 use vk_core::provider::{
     ContainerState, ObservedPod, PodEvent, PodRuntime, PodUid, Result as Told, Sandbox, Termination,
@@ -125,6 +127,17 @@ impl Sights {
     #[must_use]
     pub fn running(&self) -> impl DoubleEndedIterator<Item = &PodRuntime> {
         self.runtimes().filter(|runtime| is_running(runtime))
+    }
+
+    /// When the runs of its container began, as far as they were seen running.
+    #[must_use]
+    pub fn starts(&self) -> BTreeSet<Timestamp> {
+        let mains = self.runtimes().filter_map(|runtime| runtime.container(MAIN));
+        let starts = mains.filter_map(|main| match main.state {
+            ContainerState::Running { started_at } => Some(started_at),
+            ContainerState::Waiting { .. } | ContainerState::Terminated(_) => None,
+        });
+        starts.collect()
     }
 
     /// The ends of runs of its container that were told, in order, those of former runs included.

@@ -13,8 +13,13 @@ use crate::subject::{Recipe, Work};
 pub const NAMESPACE: &str = "vk-conformance";
 /// The init container of a pod that has one.
 pub const INIT: &str = "init";
+/// The second container of a pod that has two.
+pub const OTHER: &str = "other";
 /// The container that is added to a pod that runs.
 pub const ADDED: &str = "added";
+
+/// The variable of a pod that has a secret in its environment.
+pub const CANARY: &str = "CANARY";
 
 /// A test pod in outline.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +34,8 @@ pub struct Plan {
     pub restart: &'static str,
     /// A secret in the environment of its container.
     pub secret: Option<String>,
+    /// What its second container does, if it has one.
+    pub other: Option<Work>,
     /// Whether its init container is a sidecar.
     pub sidecar: bool,
     /// `spec.activeDeadlineSeconds`
@@ -39,7 +46,16 @@ impl Plan {
     /// A pod with one container that does this once.
     #[must_use]
     pub fn of(work: Work) -> Self {
-        Self { work, init: None, name: None, restart: "Never", secret: None, sidecar: false, deadline: None }
+        Self {
+            work,
+            init: None,
+            name: None,
+            restart: "Never",
+            secret: None,
+            other: None,
+            sidecar: false,
+            deadline: None,
+        }
     }
 
     /// Of this name.
@@ -67,6 +83,13 @@ impl Plan {
     #[must_use]
     pub fn beside(mut self, work: Work) -> Self {
         (self.init, self.sidecar) = (Some(work), true);
+        self
+    }
+
+    /// With a second container.
+    #[must_use]
+    pub fn and(mut self, work: Work) -> Self {
+        self.other = Some(work);
         self
     }
 
@@ -123,18 +146,23 @@ pub(crate) fn build(
     plan: &Plan,
     recipe: &Recipe,
     init: Option<&Recipe>,
+    other: Option<&Recipe>,
     grace: u64,
     dress: impl FnOnce(&mut Pod),
 ) -> ResolvedPod {
     let uid = uid();
     let name = plan.name.clone().unwrap_or_else(|| format!("conformance-{}", &uid[..8]));
     let mut annotations = recipe.annotations.clone();
+    annotations.extend(other.into_iter().flat_map(|other| other.annotations.clone()));
     annotations.extend(init.into_iter().flat_map(|init| init.annotations.clone()));
     let mut spec = json!({
         "containers": [container(MAIN, recipe)],
         "restartPolicy": plan.restart,
         "terminationGracePeriodSeconds": grace,
     });
+    if let (Some(other), Some(containers)) = (other, spec["containers"].as_array_mut()) {
+        containers.push(container(OTHER, other));
+    }
     if let Some(init) = init {
         let mut container = container(INIT, init);
         if plan.sidecar {
@@ -156,13 +184,13 @@ pub(crate) fn build(
     let mut pod = ResolvedPod::literal(object).expect("a pod with an identity");
     if let Some(secret) = &plan.secret {
         let origin = Origin::Secret { name: "conformance".to_owned(), key: "canary".to_owned() };
-        let variable = EnvVar { name: "CANARY".to_owned(), value: Text::secret(secret), origin };
+        let variable = EnvVar { name: CANARY.to_owned(), value: Text::secret(secret), origin };
         for container in &mut pod.containers {
             container.env.push(variable.clone());
         }
         // As the API server has it: only the reference is written in the object.
         let mut object = Pod::clone(&pod.object);
-        let reference = json!([{"name": "CANARY", "valueFrom": {"secretKeyRef":
+        let reference = json!([{"name": CANARY, "valueFrom": {"secretKeyRef":
             {"name": "conformance", "key": "canary"}}}]);
         let containers = object.spec.iter_mut().flat_map(|spec| &mut spec.containers);
         for container in containers {

@@ -11,7 +11,7 @@ use vk_core::provider::{
 
 use crate::bench::Bench;
 use crate::check::{Check, demand, fail, skip};
-use crate::pods::unique;
+use crate::pods::{CANARY, Plan, unique};
 use crate::subject::{Errand, Work};
 
 /// Bytes under way in each stream.
@@ -102,6 +102,20 @@ pub async fn a_commands_arguments_are_kept(bench: &Bench) -> Check {
     let ended = run(bench, &bench.main(&pod), &Errand::Echo(words)).await?;
     let has = ended.out.trim_end_matches(['\r', '\n']);
     demand!(has.trim_end() == expected.trim_end(), "its arguments were {expected:?}, and it had {has:?}");
+    Ok(())
+}
+
+/// A command has the environment of its container, secrets among it.
+pub async fn a_command_has_its_containers_environment(bench: &Bench) -> Check {
+    capability(&*bench.provider())?;
+    let value = unique("value");
+    let pod = bench.run(&Plan::of(Work::Forever).knowing(&value)).await?;
+    let ended = run(bench, &bench.main(&pod), &Errand::Tell(CANARY.to_owned())).await?;
+    demand!(
+        ended.out.trim() == value,
+        "{CANARY} is {value} in its container, and it printed {:?}",
+        ended.out
+    );
     Ok(())
 }
 

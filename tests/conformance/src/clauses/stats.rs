@@ -110,11 +110,21 @@ pub async fn each_pod_is_measured_once(bench: &Bench) -> Check {
 
 /// Every container that runs has figures, under its name.
 pub async fn a_container_that_runs_is_measured(bench: &Bench) -> Check {
-    let (_, usage) = measured(bench).await?;
+    let (pod, usage) = measured(bench).await?;
     let names: Vec<&str> = usage.containers.iter().map(|container| container.name.as_str()).collect();
     let main = usage.containers.iter().find(|container| container.name == MAIN);
     let has = main.is_some_and(|main| main.cpu.is_some() || main.memory.is_some());
     demand!(has, "container {MAIN} runs, and there are no figures of it, but of {names:?}");
+    let began = bench.sights(&pod.pod, 0).starts();
+    let since = [usage.started_at, main.and_then(|main| main.started_at)].into_iter().flatten();
+    for (began, since) in began.first().into_iter().flat_map(|began| since.clone().map(move |at| (began, at)))
+    {
+        let apart = began.duration_since(since).abs();
+        demand!(
+            apart.as_secs() < 3600,
+            "it is told to run since {began}, and its figures are those of something that runs since {since}"
+        );
+    }
     Ok(())
 }
 

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use vk_core::provider::{ContainerState, ExitStatus, Feature, Sandbox};
+use vk_core::provider::{ContainerState, ExitStatus, Feature, PodRuntime, Sandbox};
 
 use crate::bench::Bench;
 use crate::check::{Check, demand, fail, skip};
 use crate::journal::{MAIN, Sight, Sights};
-use crate::pods::{INIT, Plan};
+use crate::pods::{INIT, OTHER, Plan};
 use crate::subject::Work;
 
 /// An accepted pod runs: its container is told to, and its sandbox to be ready.
@@ -165,21 +165,44 @@ pub async fn a_failure_is_restarted(bench: &Bench) -> Check {
     bench.needs(Feature::Restarts)?;
     let pod = bench.run(&Plan::of(Work::Last(3)).restarted("OnFailure")).await?;
     // By the starts, for the count is another clause's.
-    let again = |sights: &Sights| {
-        let mut starts: Vec<_> = sights
-            .running()
-            .filter_map(|runtime| match runtime.container(MAIN)?.state {
-                ContainerState::Running { started_at } => Some(started_at),
-                _ => None,
-            })
-            .collect();
-        starts.sort_unstable();
-        starts.dedup();
-        starts.len() > 1
-    };
+    let again = |sights: &Sights| sights.starts().len() > 1;
     let within = bench.patience().start + bench.patience().tell;
     let what = "a restart of its container, which exits with 3 under OnFailure";
     bench.until(&pod.pod, 0, within, what, again).await.map(drop)
+}
+
+/// A container that ends again is started again.
+pub async fn a_second_end_is_restarted_too(bench: &Bench) -> Check {
+    bench.needs(Feature::Restarts)?;
+    let pod = bench.run(&Plan::of(Work::Last(3)).restarted("Always")).await?;
+    let again = |sights: &Sights| sights.starts().len() > 2;
+    // A kubelet waits for ten seconds before it does.
+    let within = bench.patience().start + bench.patience().tell + Duration::from_secs(30);
+    bench
+        .until(&pod.pod, 0, within, "a third run of its container, which exits with 3", again)
+        .await
+        .map(drop)
+}
+
+/// A pod with two containers lasts until both have ended.
+pub async fn a_pod_lasts_until_all_have_ended(bench: &Bench) -> Check {
+    let seconds = 8;
+    let pod = bench.draft(&Plan::of(Work::Last(0)).and(Work::Ticks(seconds)))?;
+    let began = Instant::now();
+    bench.create(&pod).await?;
+    let patience = bench.patience();
+    let within = Duration::from_secs(seconds.into()) + patience.start + patience.stop + patience.tell;
+    let sights = bench.until(&pod.pod, 0, within, "that its sandbox is gone", is_gone).await?;
+    let took = began.elapsed();
+    let other = |runtime: &PodRuntime| runtime.container(OTHER).map(|other| other.state.clone());
+    let early = sights
+        .runtimes()
+        .filter(|runtime| runtime.sandbox == Sandbox::Gone)
+        .map(other)
+        .find(|state| !matches!(state, Some(ContainerState::Terminated(_))));
+    demand!(early.is_none(), "its sandbox was told to be gone when {OTHER} was {early:?}");
+    demand!(took.as_secs() >= 6, "{OTHER} runs for {seconds} s, and the pod was gone after {took:?}");
+    Ok(())
 }
 
 /// A pod comes to its end when its app containers have ended; its sidecars are stopped then.

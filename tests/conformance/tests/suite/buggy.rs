@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use tokio::sync::{RwLock, broadcast};
-use vk_conformance::journal::MAIN;
+use vk_conformance::journal::{MAIN, is_running};
 use vk_core::provider::{
     ContainerAttach, ContainerExec, ContainerKind, ContainerLogs, Error, Features, FieldSupport, NodeInfo,
     ObservedPod, PodEvent, PodPrepare, PodRef, PodStats, PodUid, PodUpdate, PortForward, Provider,
@@ -88,6 +88,12 @@ impl Buggy {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nothing of the pod runs, for now.
+    fn waits(&self, uid: &PodUid) -> bool {
+        let runtime = self.backend.observe(uid).and_then(|pod| pod.runtime);
+        runtime.is_some_and(|runtime| runtime.may_run() && !is_running(&runtime))
     }
 
     fn has(&self, uid: &PodUid) -> bool {
@@ -263,6 +269,7 @@ impl Provider for Buggy {
     async fn delete_pod(&self, pod: &PodRef, grace: Duration) -> Result<()> {
         let uid = &pod.uid;
         let again = self.lock().deleted.contains_key(uid);
+        let waits = self.waits(uid);
         let mut wanted = grace;
         match self.bug {
             Bug::DeletesByName => {
@@ -288,6 +295,10 @@ impl Provider for Buggy {
                     return Ok(());
                 }
             }
+            Bug::BackOffOutlivesDeletion if !again && waits => {
+                self.lock().deleted.insert(uid.clone(), pod.clone());
+                return Ok(());
+            }
             Bug::DroppedDeleteEndsOthers => return self.delete_or_else(pod, grace).await,
             Bug::DeletesOthers => self.others.delete_pod(pod, grace).await?,
             _ => {}
@@ -309,8 +320,10 @@ impl Provider for Buggy {
         if self.is(Bug::GoneTooEarly) && self.has(uid) {
             let _ = self.injected.send(PodEvent::Gone { pod: pod.clone(), last: None });
         }
+        // That of a pod that waits for a restart is another clause's.
         if self.is(Bug::RevivesTheDeleted)
             && !again
+            && !waits
             && let Some(pod) = revived
         {
             let inner = Arc::clone(&self.inner);

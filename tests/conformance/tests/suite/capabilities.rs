@@ -11,6 +11,7 @@ use futures::StreamExt as _;
 use futures::stream;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
 use vk_conformance::journal::MAIN;
+use vk_conformance::pods::CANARY;
 use vk_core::provider::{
     ContainerAttach, ContainerExec, ContainerLogs, ContainerRef, Duplex, Error, ExecIo, ExitStatus, LogEntry,
     LogOptions, LogOutput, LogStart, LogStream, PodPrepare, PodRef, PodStats, PodUpdate, PortForward, Reader,
@@ -116,6 +117,11 @@ impl ContainerExec for Buggy {
         if self.is(Bug::ExecSplitsArguments) {
             for word in &mut command {
                 *word = word.split_whitespace().collect::<Vec<_>>().join(" ");
+            }
+        }
+        if self.is(Bug::ExecHasNoEnvironment) {
+            for word in &mut command {
+                *word = word.replace(&format!("${CANARY}"), "");
             }
         }
         if self.is(Bug::DroppedExecGoesOn) {

@@ -76,6 +76,8 @@ each_bug_breaks_one_clause! {
     ends_when_it_began: EndsWhenItBegan breaks a_run_has_its_own_times;
     restarts_successes: RestartsSuccesses breaks a_success_is_not_restarted;
     restarts_no_failures: RestartsNoFailures breaks a_failure_is_restarted;
+    restarts_once: RestartsOnce breaks a_second_end_is_restarted_too;
+    gone_with_the_first: GoneWithTheFirst breaks a_pod_lasts_until_all_have_ended;
     sidecars_keep_their_pods: SidecarsKeepTheirPods breaks a_sidecar_does_not_keep_its_pod;
     deadline_is_no_outcome: DeadlineIsNoOutcome breaks a_deadline_ends_the_pod;
     ignores_grace: IgnoresGrace breaks the_grace_period_is_granted;
@@ -85,10 +87,13 @@ each_bug_breaks_one_clause! {
     ends_without_last_words: EndsWithoutLastWords breaks the_last_exit_code_is_told;
     gone_too_early: GoneTooEarly breaks nothing_runs_after_the_end;
     revives_the_deleted: RevivesTheDeleted breaks a_deleted_pod_does_not_come_back;
+    back_off_outlives_deletion: BackOffOutlivesDeletion breaks a_pod_between_two_runs_can_be_deleted;
+    sidecars_go_first: SidecarsGoFirst breaks sidecars_end_last;
     watch_without_listing: WatchWithoutListing breaks a_watch_begins_with_a_listing;
     loses_events: LosesEvents breaks every_change_is_watched;
     loses_deletions: LosesDeletions breaks a_deletion_is_watched;
     watches_once: WatchesOnce breaks a_watch_can_be_begun_again;
+    loses_restarts: LosesRestarts breaks a_restart_is_watched;
     forgets_on_restart: ForgetsOnRestart breaks a_new_daemon_finds_its_pods;
     starts_again_after_restart: StartsAgainAfterRestart breaks a_new_daemon_starts_nothing_twice;
     deletes_only_what_it_knows: DeletesOnlyWhatItKnows breaks a_new_daemon_can_delete;
@@ -122,6 +127,7 @@ each_bug_breaks_one_clause! {
     exec_loses_output: ExecLosesOutput breaks a_commands_output_arrives;
     exec_merges_outputs: ExecMergesOutputs breaks a_commands_outputs_are_kept_apart;
     exec_splits_arguments: ExecSplitsArguments breaks a_commands_arguments_are_kept;
+    exec_has_no_environment: ExecHasNoEnvironment breaks a_command_has_its_containers_environment;
     exec_loses_input: ExecLosesInput breaks a_commands_input_reaches_it;
     exec_never_ends_input: ExecNeverEndsInput breaks the_end_of_a_commands_input_reaches_it;
     exec_in_nobody_succeeds: ExecInNobodySucceeds breaks a_command_in_an_unknown_container_is_not_found;

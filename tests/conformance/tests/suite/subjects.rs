@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
 use vk_conformance::journal::MAIN;
-use vk_conformance::pods::{ADDED, INIT};
+use vk_conformance::pods::{ADDED, INIT, OTHER};
 use vk_conformance::{Patience, Recipe, Subject, Work};
 use vk_core::clock::Clock;
 use vk_core::containers::{Dial, PodRunner};
@@ -168,7 +168,7 @@ impl Subject for Runner {
     }
 
     fn recipe(&self, container: &str, work: &Work) -> Option<Recipe> {
-        assert!([MAIN, INIT, ADDED].contains(&container), "{container}");
+        assert!([MAIN, INIT, OTHER, ADDED].contains(&container), "{container}");
         if *work == Work::Serve {
             let mut recipe = Recipe::image("tool:1").serving_http(8080);
             recipe.command = ["tool", "serve"].map(str::to_owned).into();

@@ -1,8 +1,10 @@
 //! A provider with one mistake: what it tells of its pods, by listing and by watch.
 
 use vk_conformance::journal::{MAIN, is_running};
-use vk_conformance::pods::INIT;
-use vk_core::provider::{ContainerState, ExitStatus, ObservedPod, PodEvent, PodRef, PodRuntime, Sandbox};
+use vk_conformance::pods::{INIT, OTHER};
+use vk_core::provider::{
+    ContainerState, ExitStatus, ObservedPod, PodEvent, PodRef, PodRuntime, Sandbox, Termination,
+};
 
 use crate::bug::Bug;
 use crate::buggy::{Buggy, secrets};
@@ -29,8 +31,8 @@ impl Buggy {
         if self.is(Bug::SandboxIsNeverReady) && runtime.sandbox == Sandbox::Ready {
             runtime.sandbox = Sandbox::Pending;
         }
-        // Pods with sidecars and deadlines are other clauses'.
-        let plain = runtime.container(INIT).is_none() && runtime.outcome.is_none();
+        // Pods with more containers, and with deadlines, are other clauses'.
+        let plain = runtime.containers.len() < 2 && runtime.outcome.is_none();
         if self.is(Bug::FinishedPodsStayReady) && runtime.sandbox == Sandbox::Gone && plain {
             runtime.sandbox = Sandbox::Ready;
         }
@@ -40,10 +42,24 @@ impl Buggy {
         {
             runtime.sandbox = Sandbox::Ready;
         }
+        if self.is(Bug::GoneWithTheFirst) && runtime.container(OTHER).is_some() && !is_running(runtime) {
+            runtime.sandbox = Sandbox::Gone;
+        }
+        if self.is(Bug::SidecarsGoFirst) && is_running(runtime) && self.lock().deleted.contains_key(&pod.uid)
+        {
+            for sidecar in runtime.containers.iter_mut().filter(|container| container.name == INIT) {
+                sidecar.state = ContainerState::Terminated(Termination::new(ExitStatus::Code(0)));
+            }
+        }
         if self.is(Bug::DeadlineIsNoOutcome) {
             runtime.outcome = None;
         }
         for container in &mut runtime.containers {
+            if self.is(Bug::RestartsOnce) && container.restart_count > 1 {
+                let reason = "CrashLoopBackOff".to_owned();
+                container.state = ContainerState::Waiting { reason, message: String::new() };
+                container.restart_count = 1;
+            }
             match (&mut container.state, self.bug) {
                 (ContainerState::Terminated(end), Bug::ExitCodeIsAlwaysZero) => {
                     end.exit = ExitStatus::Code(0);
@@ -65,7 +81,7 @@ impl Buggy {
             PodEvent::Changed(pod) => {
                 self.tell(pod);
                 let ended = has_ended(pod);
-                if self.is(Bug::LosesEvents) && ended {
+                if self.is(Bug::LosesEvents) && ended || self.is(Bug::LosesRestarts) && has_restarted(pod) {
                     return Vec::new();
                 }
                 if self.is(Bug::RepeatsOldEvents) {
@@ -162,4 +178,9 @@ impl Buggy {
 fn has_ended(pod: &ObservedPod) -> bool {
     let main = pod.runtime.as_ref().and_then(|runtime| runtime.container(MAIN));
     main.is_some_and(|main| matches!(main.state, ContainerState::Terminated(_)))
+}
+
+fn has_restarted(pod: &ObservedPod) -> bool {
+    let main = pod.runtime.as_ref().and_then(|runtime| runtime.container(MAIN));
+    main.is_some_and(|main| main.restart_count > 0)
 }
