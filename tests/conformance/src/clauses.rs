@@ -140,6 +140,8 @@ macro_rules! with_clauses {
                 "How the run before a restart ended is kept.";
             status init_containers_come_first 1
                 "Init containers run to their ends before the others are started.";
+            status a_failed_init_container_ends_the_pod 1
+                "An init container that fails for good is the end of its pod: the others are not started.";
             status a_container_that_runs_is_ready 1
                 "A container that runs and has no probes is ready and started, if there is a word on that.";
             status a_run_has_its_own_times 1
@@ -155,7 +157,7 @@ macro_rules! with_clauses {
             status a_sidecar_does_not_keep_its_pod 1
                 "A pod comes to its end when its app containers have ended; its sidecars are stopped then.";
             status a_deadline_ends_the_pod 1
-                "A pod is stopped when its `activeDeadlineSeconds` are over and no sooner, and is told to have been ended so.";
+                "A pod is stopped when its `activeDeadlineSeconds` are over and no sooner, and is told to have been ended so. Its processes have their grace period.";
             deletion the_grace_period_is_granted 1
                 "A process that takes a part of its grace period to end is let.";
             deletion the_grace_period_ends 1

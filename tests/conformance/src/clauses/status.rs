@@ -118,6 +118,20 @@ pub async fn init_containers_come_first(bench: &Bench) -> Check {
     Ok(())
 }
 
+/// An init container that fails for good is the end of its pod: the others are not started.
+pub async fn a_failed_init_container_ends_the_pod(bench: &Bench) -> Check {
+    bench.needs(Feature::InitOrder)?;
+    let pod = bench.draft(&Plan::of(Work::Forever).after(Work::Exit(3)))?;
+    bench.create(&pod).await?;
+    let patience = bench.patience();
+    let within = patience.start + patience.stop + patience.tell;
+    let over = |sights: &Sights| is_gone(sights) || sights.running().next().is_some();
+    let sights =
+        bench.until(&pod.pod, 0, within, "its end, for its init container exits with 3", over).await?;
+    demand!(sights.running().next().is_none(), "its init container failed, and the container runs");
+    Ok(())
+}
+
 /// A container that runs and has no probes is ready and started, if there is a word on that.
 pub async fn a_container_that_runs_is_ready(bench: &Bench) -> Check {
     let pod = bench.running(Work::Forever).await?;
@@ -216,11 +230,12 @@ pub async fn a_sidecar_does_not_keep_its_pod(bench: &Bench) -> Check {
     bench.until(&pod.pod, 0, within, what, is_gone).await.map(drop)
 }
 
-/// A pod is stopped when its `activeDeadlineSeconds` are over and no sooner, and is told to have been ended so.
+/// A pod is stopped when its `activeDeadlineSeconds` are over and no sooner, and is told to have been ended so. Its processes
+/// have their grace period.
 pub async fn a_deadline_ends_the_pod(bench: &Bench) -> Check {
     bench.needs(Feature::ActiveDeadline)?;
     let seconds = 5;
-    let pod = bench.draft(&Plan::of(Work::Forever).for_seconds(seconds))?;
+    let pod = bench.draft(&Plan::of(Work::Farewell { seconds: 3, code: 0 }).for_seconds(seconds))?;
     let began = Instant::now();
     bench.create(&pod).await?;
     let patience = bench.patience();
@@ -231,6 +246,8 @@ pub async fn a_deadline_ends_the_pod(bench: &Bench) -> Check {
     let sights = bench.until(&pod.pod, 0, within, &what, ended).await?;
     let took = began.elapsed();
     demand!(took.as_secs_f64() > 4.0, "it had {seconds} s, and was gone after {took:?}");
+    let killed = sights.ends().any(|end| end.exit == ExitStatus::Code(137));
+    demand!(!killed, "it takes 3 s of its minute to end, and was killed at its deadline");
     let disrupted =
         sights.runtimes().filter_map(|runtime| runtime.outcome.as_ref()).any(|end| end.disruption);
     demand!(!disrupted, "its own deadline was told as a disruption");

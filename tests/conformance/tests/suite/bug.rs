@@ -39,6 +39,7 @@ pub(crate) enum Bug {
     RestartsAreNotCounted,
     FormerRunIsForgotten,
     SkipsInitContainers,
+    FailedInitIsForgiven,
     NeverReady,
     EndsWhenItBegan,
     RestartsSuccesses,

@@ -11,12 +11,13 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use tokio::sync::{RwLock, broadcast};
 use vk_conformance::journal::{MAIN, is_running};
+use vk_conformance::pods::INIT;
 use vk_core::provider::{
     ContainerAttach, ContainerExec, ContainerKind, ContainerLogs, Error, Features, FieldSupport, NodeInfo,
     ObservedPod, PodEvent, PodPrepare, PodRef, PodStats, PodUid, PodUpdate, PortForward, Provider,
     ResolvedPod, Result,
 };
-use vk_mock::MockBackend;
+use vk_mock::{MockBackend, PREFIX};
 
 use crate::bug::Bug;
 
@@ -155,7 +156,13 @@ impl Buggy {
             Bug::ForgetsAllButOne => return self.create_unless_busy(pod).await,
             Bug::RestartsSuccesses => return self.inner.create_pod(&on_failure_becomes(pod, "Always")).await,
             Bug::RestartsNoFailures => return self.inner.create_pod(&on_failure_becomes(pod, "Never")).await,
-            Bug::SkipsInitContainers => return self.inner.create_pod(&without_init(pod)).await,
+            // Each of the two leaves the other's pods alone.
+            Bug::FailedInitIsForgiven if init_fails(pod) => {
+                return self.inner.create_pod(&without_init(pod)).await;
+            }
+            Bug::SkipsInitContainers if !init_fails(pod) => {
+                return self.inner.create_pod(&without_init(pod)).await;
+            }
             Bug::RetriesUnderAnotherName => {
                 return match self.inner.create_pod(pod).await {
                     Err(_) => self.twin(pod).await,
@@ -170,6 +177,10 @@ impl Buggy {
 
 pub(crate) fn secrets(pod: &ResolvedPod) -> String {
     pod.containers.iter().flat_map(|c| &c.env).map(|variable| variable.value.expose()).collect()
+}
+
+fn init_fails(pod: &ResolvedPod) -> bool {
+    pod.annotation(&format!("{PREFIX}exit-code.{INIT}")) == Some("3")
 }
 
 fn without_init(pod: &ResolvedPod) -> ResolvedPod {

@@ -72,6 +72,7 @@ each_bug_breaks_one_clause! {
     restarts_are_not_counted: RestartsAreNotCounted breaks a_restart_is_counted;
     former_run_is_forgotten: FormerRunIsForgotten breaks the_end_before_a_restart_is_kept;
     skips_init_containers: SkipsInitContainers breaks init_containers_come_first;
+    failed_init_is_forgiven: FailedInitIsForgiven breaks a_failed_init_container_ends_the_pod;
     never_ready: NeverReady breaks a_container_that_runs_is_ready;
     ends_when_it_began: EndsWhenItBegan breaks a_run_has_its_own_times;
     restarts_successes: RestartsSuccesses breaks a_success_is_not_restarted;

@@ -32,12 +32,14 @@ impl Buggy {
             runtime.sandbox = Sandbox::Pending;
         }
         // Pods with more containers, and with deadlines, are other clauses'.
-        let plain = runtime.containers.len() < 2 && runtime.outcome.is_none();
+        let started = runtime.container(MAIN).is_some();
+        let plain = started && runtime.containers.len() < 2 && runtime.outcome.is_none();
         if self.is(Bug::FinishedPodsStayReady) && runtime.sandbox == Sandbox::Gone && plain {
             runtime.sandbox = Sandbox::Ready;
         }
         if self.is(Bug::SidecarsKeepTheirPods)
             && runtime.sandbox == Sandbox::Gone
+            && started
             && runtime.container(INIT).is_some()
         {
             runtime.sandbox = Sandbox::Ready;
