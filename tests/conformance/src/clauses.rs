@@ -176,6 +176,8 @@ macro_rules! with_clauses {
                 "A pod whose container waits to be started again is gone at once when it is deleted, and nothing is started.";
             deletion sidecars_end_last 1
                 "When a pod is stopped, its sidecars outlast the others.";
+            deletion containers_end_side_by_side 1
+                "The containers of a pod are asked to end at the same time, not one after the other.";
             watch a_watch_begins_with_a_listing 1
                 "The first thing that a watch tells is a complete listing.";
             watch every_change_is_watched 1
@@ -194,6 +196,8 @@ macro_rules! with_clauses {
                 "A new daemon can delete a pod of the one before, first thing.";
             restart an_end_outlives_the_daemon 1
                 "How a pod ended is known to the next daemon.";
+            restart a_deletion_outlives_the_daemon 1
+                "A pod that was deleted is not there for the next daemon either, or is there as gone.";
             tenancy pods_of_others_are_not_listed 1
                 "Pods of others are not listed.";
             tenancy pods_of_others_are_not_watched 1

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use vk_core::provider::{ContainerState, ExitStatus, Feature, PodRef, PodRuntime};
+use vk_core::provider::{ContainerState, ExitStatus, Feature, PodRef, PodRuntime, Sandbox};
 
 use crate::bench::Bench;
 use crate::check::{Check, demand, fail};
-use crate::journal::{Sight, Sights, Source, is_running};
-use crate::pods::{INIT, Plan};
+use crate::journal::{MAIN, Sight, Sights, Source, is_running};
+use crate::pods::{INIT, OTHER, Plan};
 use crate::subject::Work;
 
 /// Longer than anything in a test pod takes.
@@ -161,5 +161,32 @@ pub async fn sidecars_end_last(bench: &Bench) -> Check {
     let sights = bench.sights(&pod.pod, since);
     let early = sights.running().any(ended);
     demand!(!early, "its sidecar was stopped while its container was still ending");
+    let late = sights.runtimes().filter(|runtime| runtime.sandbox == Sandbox::Gone).any(|runtime| {
+        let sidecar = runtime.container(INIT);
+        sidecar.is_some_and(|sidecar| matches!(sidecar.state, ContainerState::Running { .. }))
+    });
+    demand!(!late, "its sandbox was told to be gone when its sidecar was still running");
+    Ok(())
+}
+
+/// The containers of a pod are asked to end at the same time, not one after the other.
+pub async fn containers_end_side_by_side(bench: &Bench) -> Check {
+    let farewell = Work::Farewell { seconds: 4, code: 0 };
+    let pod = bench.run(&Plan::of(farewell.clone()).and(farewell)).await?;
+    let since = bench.delete(&pod.pod, AMPLE).await?;
+    bench.until_over(&pod.pod, since, AMPLE + bench.patience().stop).await?;
+    agreed(bench, &pod.pod, since).await;
+    let sights = bench.sights(&pod.pod, since);
+    let end = |name: &str| {
+        sights.runtimes().rev().find_map(|runtime| match &runtime.container(name)?.state {
+            ContainerState::Terminated(end) => end.finished_at,
+            ContainerState::Waiting { .. } | ContainerState::Running { .. } => None,
+        })
+    };
+    let (Some(one), Some(other)) = (end(MAIN), end(OTHER)) else {
+        return crate::check::skip("when its containers ended is not told");
+    };
+    let apart = one.duration_since(other).abs();
+    demand!(apart.as_secs() < 3, "both take 4 s to end, and one ended at {one}, the other at {other}");
     Ok(())
 }

@@ -197,6 +197,11 @@ fn without_init(pod: &ResolvedPod) -> ResolvedPod {
     pod
 }
 
+fn is_restarted(pod: &ResolvedPod) -> bool {
+    let policy = pod.object.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
+    policy == Some("Always")
+}
+
 fn on_failure_becomes(pod: &ResolvedPod, policy: &str) -> ResolvedPod {
     let mut pod = pod.clone();
     let mut object = k8s_openapi::api::core::v1::Pod::clone(&pod.object);
@@ -331,11 +336,11 @@ impl Provider for Buggy {
         if self.is(Bug::GoneTooEarly) && self.has(uid) {
             let _ = self.injected.send(PodEvent::Gone { pod: pod.clone(), last: None });
         }
-        // That of a pod that waits for a restart is another clause's.
+        // Those that wait for a restart, and those that would not be restarted, are other clauses'.
         if self.is(Bug::RevivesTheDeleted)
             && !again
             && !waits
-            && let Some(pod) = revived
+            && let Some(pod) = revived.filter(is_restarted)
         {
             let inner = Arc::clone(&self.inner);
             tokio::spawn(async move {

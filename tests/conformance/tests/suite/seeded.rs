@@ -90,6 +90,7 @@ each_bug_breaks_one_clause! {
     revives_the_deleted: RevivesTheDeleted breaks a_deleted_pod_does_not_come_back;
     back_off_outlives_deletion: BackOffOutlivesDeletion breaks a_pod_between_two_runs_can_be_deleted;
     sidecars_go_first: SidecarsGoFirst breaks sidecars_end_last;
+    stops_one_by_one: StopsOneByOne breaks containers_end_side_by_side;
     watch_without_listing: WatchWithoutListing breaks a_watch_begins_with_a_listing;
     loses_events: LosesEvents breaks every_change_is_watched;
     loses_deletions: LosesDeletions breaks a_deletion_is_watched;
@@ -99,6 +100,7 @@ each_bug_breaks_one_clause! {
     starts_again_after_restart: StartsAgainAfterRestart breaks a_new_daemon_starts_nothing_twice;
     deletes_only_what_it_knows: DeletesOnlyWhatItKnows breaks a_new_daemon_can_delete;
     forgets_ends_on_restart: ForgetsEndsOnRestart breaks an_end_outlives_the_daemon;
+    forgets_deletions_on_restart: ForgetsDeletionsOnRestart breaks a_deletion_outlives_the_daemon;
     lists_others: ListsOthers breaks pods_of_others_are_not_listed;
     watches_others: WatchesOthers breaks pods_of_others_are_not_watched;
     deletes_others: DeletesOthers breaks pods_of_others_are_not_deleted;

@@ -1,10 +1,14 @@
 //! A provider with one mistake: what it tells of its pods, by listing and by watch.
 
+use std::time::Duration;
+
 use vk_conformance::journal::{MAIN, is_running};
-use vk_conformance::pods::{INIT, OTHER};
+use vk_conformance::pods::{INIT, NAMESPACE, OTHER};
 use vk_core::provider::{
-    ContainerState, ExitStatus, ObservedPod, PodEvent, PodRef, PodRuntime, Sandbox, Termination,
+    ContainerState, ExitStatus, ObservedPod, PodEvent, PodRef, PodRuntime, PodUid, Sandbox, Termination,
 };
+
+use vk_mock::Act;
 
 use crate::bug::Bug;
 use crate::buggy::{Buggy, secrets};
@@ -52,6 +56,9 @@ impl Buggy {
             for sidecar in runtime.containers.iter_mut().filter(|container| container.name == INIT) {
                 sidecar.state = ContainerState::Terminated(Termination::new(ExitStatus::Code(0)));
             }
+        }
+        if self.is(Bug::StopsOneByOne) {
+            end_later(runtime);
         }
         if self.is(Bug::DeadlineIsNoOutcome) {
             runtime.outcome = None;
@@ -103,6 +110,11 @@ impl Buggy {
                 }
             }
             PodEvent::Gone { last, .. } => {
+                if self.is(Bug::StopsOneByOne)
+                    && let Some(last) = last
+                {
+                    end_later(last);
+                }
                 if self.is(Bug::EndsWithoutLastWords) {
                     *last = None;
                 }
@@ -168,6 +180,15 @@ impl Buggy {
             Bug::ForgetsOnRestart => {
                 pods.retain(|pod| has_ended(pod) || memory.created.contains_key(&pod.pod.uid));
             }
+            Bug::ForgetsDeletionsOnRestart => {
+                let ledger = self.backend.ledger();
+                let deleted = ledger.entries.iter().filter(|entry| matches!(entry.act, Act::Deleted { .. }));
+                let known =
+                    |uid: &PodUid| memory.created.contains_key(uid) || memory.deleted.contains_key(uid);
+                let unknown = deleted.filter(|entry| !known(&entry.uid));
+                let names = unknown.map(|entry| PodRef::new(NAMESPACE, "deleted", entry.uid.as_str()));
+                pods.extend(names.map(ObservedPod::existing));
+            }
             Bug::ForgetsEndsOnRestart => {
                 drop(memory);
                 self.forget_ends(pods);
@@ -185,4 +206,13 @@ fn has_ended(pod: &ObservedPod) -> bool {
 fn has_restarted(pod: &ObservedPod) -> bool {
     let main = pod.runtime.as_ref().and_then(|runtime| runtime.container(MAIN));
     main.is_some_and(|main| main.restart_count > 0)
+}
+
+/// As if the second container had been asked to end when the first one had.
+fn end_later(runtime: &mut PodRuntime) {
+    for other in runtime.containers.iter_mut().filter(|container| container.name == OTHER) {
+        if let ContainerState::Terminated(end) = &mut other.state {
+            end.finished_at = end.finished_at.map(|at| at + Duration::from_secs(4));
+        }
+    }
 }
