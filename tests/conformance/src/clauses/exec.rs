@@ -201,6 +201,11 @@ pub async fn a_dropped_exec_ends_its_command(bench: &Bench) -> Check {
     let command = bench.errand(&Errand::Leave { seconds, file: file.clone() })?;
     let finds = Errand::Find(file);
     bench.errand(&finds)?;
+    // A file that is never there would show nothing.
+    let left = format!("/tmp/{}", unique("kept"));
+    run(bench, &bench.main(&pod), &Errand::Leave { seconds: 1, file: left.clone() }).await?;
+    let found = run(bench, &bench.main(&pod), &Errand::Find(left)).await?.out;
+    demand!(found.contains("found"), "a command made a file, and the next one in its container finds none");
     let provider = bench.provider();
     let exec = capability(&*provider)?;
     let io = ExecIo::Pipes { stdin: None, stdout: None, stderr: None };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vk_conformance::Suite;
+use vk_conformance::{CLAUSES, Suite};
 use vk_core::provider::Provider;
 
 use crate::bug::Bug;
@@ -32,6 +32,15 @@ macro_rules! each_bug_breaks_one_clause {
                 assert_eq!(failed, [stringify!($clause)], "{reasons}");
             }
         )+
+
+        /// A clause that no mistake fails might be one that cannot fail.
+        #[test]
+        fn every_clause_is_broken_by_some_mistake() {
+            let broken = [$(stringify!($clause)),+];
+            let whole: Vec<_> =
+                CLAUSES.iter().map(|clause| clause.name).filter(|name| !broken.contains(name)).collect();
+            assert_eq!(whole, [""; 0]);
+        }
     };
 }
 
