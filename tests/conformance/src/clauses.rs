@@ -290,6 +290,8 @@ macro_rules! with_clauses {
                 "What is counted never goes back while a container runs, and neither do the times of the samples.";
             stats what_is_unknown_is_not_zero 1
                 "A figure that is not known is absent: nothing that runs has zero bytes of memory or has used no processor time.";
+            stats no_part_of_memory_is_more_than_all 1
+                "What cannot be reclaimed, and what is anonymous, are parts of the memory in use.";
             stats each_pod_is_measured_once 1
                 "Figures are of this node's pods only, each of them once.";
             stats a_container_that_runs_is_measured 1

@@ -99,6 +99,21 @@ pub async fn what_is_unknown_is_not_zero(bench: &Bench) -> Check {
     Ok(())
 }
 
+/// What cannot be reclaimed, and what is anonymous, are parts of the memory in use.
+pub async fn no_part_of_memory_is_more_than_all(bench: &Bench) -> Check {
+    let (_, usage) = measured(bench).await?;
+    let mut compared = false;
+    for memory in usage.containers.iter().filter_map(|container| container.memory.as_ref()) {
+        let parts = [("workingSetBytes", memory.working_set_bytes), ("rssBytes", memory.rss_bytes)];
+        for (part, bytes) in parts {
+            let (Some(bytes), Some(all)) = (bytes, memory.usage_bytes) else { continue };
+            compared = true;
+            demand!(bytes <= all, "{part} is {bytes}, and usageBytes is {all}");
+        }
+    }
+    if compared { Ok(()) } else { skip("no part of memory is told beside all of it") }
+}
+
 /// Figures are of this node's pods only, each of them once.
 pub async fn each_pod_is_measured_once(bench: &Bench) -> Check {
     let (pod, _) = measured(bench).await?;

@@ -114,6 +114,7 @@ pub(crate) enum Bug {
     UnknownPodHasPorts,
     CountersGoBack,
     UnknownIsZero,
+    PartsAreMore,
     MeasuresTwice,
     MeasuresNoContainer,
     NodeCountsTheLiving,

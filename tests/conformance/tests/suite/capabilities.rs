@@ -255,6 +255,11 @@ impl PodStats for Buggy {
                         cpu.usage_core_nano_seconds = Some(1_000_000_000 / calls);
                     }
                 }
+                Bug::PartsAreMore => {
+                    if let Some(memory) = &mut container.memory {
+                        memory.usage_bytes = memory.rss_bytes.map(|bytes| bytes - 1);
+                    }
+                }
                 Bug::UnknownIsZero => {
                     if let Some(memory) = &mut container.memory {
                         memory.rss_bytes = Some(0);

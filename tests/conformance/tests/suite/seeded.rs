@@ -156,6 +156,7 @@ each_bug_breaks_one_clause! {
     unknown_pod_has_ports: UnknownPodHasPorts breaks a_port_of_an_unknown_pod_is_an_error;
     counters_go_back: CountersGoBack breaks counters_never_go_back;
     unknown_is_zero: UnknownIsZero breaks what_is_unknown_is_not_zero;
+    parts_are_more: PartsAreMore breaks no_part_of_memory_is_more_than_all;
     measures_twice: MeasuresTwice breaks each_pod_is_measured_once;
     measures_no_container: MeasuresNoContainer breaks a_container_that_runs_is_measured;
     node_counts_the_living: NodeCountsTheLiving breaks a_nodes_counter_outlives_its_pods;

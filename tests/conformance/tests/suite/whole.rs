@@ -48,7 +48,7 @@ async fn what_does_not_apply_to_the_runner_is_named_with_its_reason() {
         let outcome = report.outcomes.iter().find(|outcome| outcome.clause == clause).unwrap();
         assert_eq!(outcome.verdict, Verdict::not_applicable(why), "{clause}");
     }
-    assert_eq!(not_applicable(&report).len(), 18, "{}", report.to_text());
+    assert_eq!(not_applicable(&report).len(), 19, "{}", report.to_text());
 }
 
 #[tokio::test(start_paused = true)]
