@@ -153,7 +153,7 @@ pub async fn a_run_has_its_own_times(bench: &Bench) -> Check {
     let times = sights.ends().find_map(|end| Some((end.started_at?, end.finished_at?)));
     let Some((began, ended)) = times else { return skip("no times of runs are told") };
     let took = ended.duration_since(began);
-    demand!(took.as_secs_f64() >= 1.0, "it ran for 2 s, and is told to have run from {began} to {ended}");
+    demand!(took.as_secs() >= 1, "it ran for 2 s, and is told to have run from {began} to {ended}");
     Ok(())
 }
 
@@ -245,7 +245,7 @@ pub async fn a_deadline_ends_the_pod(bench: &Bench) -> Check {
     let what = format!("that its {seconds} s were over, and its sandbox gone for that");
     let sights = bench.until(&pod.pod, 0, within, &what, ended).await?;
     let took = began.elapsed();
-    demand!(took.as_secs_f64() > 4.0, "it had {seconds} s, and was gone after {took:?}");
+    demand!(took >= Duration::from_secs(4), "it had {seconds} s, and was gone after {took:?}");
     let killed = sights.ends().any(|end| end.exit == ExitStatus::Code(137));
     demand!(!killed, "it takes 3 s of its minute to end, and was killed at its deadline");
     let disrupted =
