@@ -68,6 +68,7 @@ impl Buggy {
                 let reason = "CrashLoopBackOff".to_owned();
                 container.state = ContainerState::Waiting { reason, message: String::new() };
                 container.restart_count = 1;
+                container.last = None;
             }
             match (&mut container.state, self.bug) {
                 (ContainerState::Terminated(end), Bug::ExitCodeIsAlwaysZero) => {
