@@ -42,8 +42,8 @@
 //!
 //! ## Concurrency
 //! Calls for different pods are under way at once: [so many](crate::config::NodeConfig::provider_calls) creations, as
-//! many updates, as many deletions, and any number of others. One that hangs at the backend holds up no other. No call blocks the
-//! thread it runs on.
+//! many updates, as many deletions, and any number of others. One that hangs at the backend holds up no other. No call
+//! blocks the thread it runs on.
 //!
 //! ## Errors
 //! An [`Error`] says what the node should do next, not which HTTP status was seen: what may go better later
@@ -54,8 +54,10 @@
 //! ## Status
 //! A container's exit code is told as it was, the end of the run before a restart is kept in
 //! [`last`](ObservedContainer::last), and an address that was told stays in what is told for as long as the pod
-//! runs, or is replaced by another. When all containers have ended for good the sandbox is told to be
-//! [`Gone`](Sandbox::Gone).
+//! runs, or is replaced by another. A container without probes that runs is not told to be unready, and the times
+//! that are told of a run are its own. When all containers have ended for good, sidecars apart, the sandbox is told to be
+//! [`Gone`](Sandbox::Gone). What the provider says that it does itself ([`Provider::native`]) it does as a kubelet does:
+//! restarts by the pod's policy, and a deadline that is told as the [`outcome`](PodRuntime::outcome).
 //!
 //! ## Deletion
 //! Processes are asked to end, have the grace period to do it, and are killed at its end: no sooner, no later. The
@@ -141,6 +143,8 @@ pub use self::trust::Trust;
 pub(crate) use self::wrap::Metered;
 #[cfg(test)]
 pub(crate) use self::wrap::fake;
+#[doc(hidden)]
+pub use self::wrap::metered;
 pub use self::wrap::{Delayed, Delays, Faults, Faulty, Limited, Limits, Verb};
 
 mod error;
@@ -403,7 +407,7 @@ pub trait PortForward: Send + Sync {
 #[async_trait]
 pub trait PodStats: Send + Sync {
     /// Usage of the node and of every pod of its, each once. What is unknown is absent, never zero; what is counted
-    /// never goes back while its container runs, and neither does the time of its sample. One call at a time, of ten
-    /// seconds at most.
+    /// never goes back while its container runs, and neither does the time of its sample. What the node has used it has
+    /// used, also when the pod is gone that used it. One call at a time, of ten seconds at most.
     async fn usage(&self) -> Result<Usage>;
 }

@@ -103,3 +103,31 @@ impl Ledger {
         starts.into_iter().filter(|(_, count)| *count > 1).map(|(uid, _)| uid.clone()).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acts_are_counted_by_kind_and_by_pod_for_as_long_as_there_is_room() {
+        let (one, other) = (PodUid::new("1"), PodUid::new("2"));
+        let mut ledger = Ledger::new(8);
+        let deleted = Act::Deleted { grace: Duration::ZERO, known: true };
+        let acts = [Act::Created, Act::CreatedAgain, Act::CreateFailed, deleted, Act::Stopped];
+        for act in acts {
+            ledger.note(Timestamp::UNIX_EPOCH, &one, act);
+        }
+        ledger.note(Timestamp::UNIX_EPOCH, &other, Act::Created);
+        ledger.note(Timestamp::UNIX_EPOCH, &other, Act::Vanished);
+        assert_eq!((ledger.creates, ledger.deletes, ledger.started, ledger.stopped), (4, 1, 2, 2));
+        assert_eq!((ledger.of(&one), ledger.of(&other)), (acts.to_vec(), vec![Act::Created, Act::Vanished]));
+        assert_eq!(ledger.started_twice(), []);
+        ledger.note(Timestamp::UNIX_EPOCH, &other, Act::Created);
+        assert_eq!(ledger.started_twice(), [other.clone()]);
+        assert!(ledger.is_complete());
+        ledger.note(Timestamp::UNIX_EPOCH, &other, deleted);
+        assert_eq!((ledger.is_complete(), ledger.entries.len(), ledger.deletes), (false, 8, 2));
+        ledger.note(Timestamp::UNIX_EPOCH, &other, deleted);
+        assert_eq!((ledger.is_complete(), ledger.entries.len()), (false, 8));
+    }
+}

@@ -3,17 +3,19 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::future::join_all;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use vk_core::provider::{
-    ContainerRef, Error, Faults, Feature, PodRef, Provider, ResolvedPod, Result as Told, Retry, Verb,
+    ContainerRef, Error, Faults, Feature, PodRef, Provider, ResolvedPod, Result as Told, Retry,
 };
 
 use crate::check::{Check, fail, skip};
-use crate::journal::{Journal, MAIN, Sight, Sights, Source};
-use crate::pods::{self, Plan};
-use crate::subject::{Errand, Patience, Recipe, Subject, Work};
+use crate::journal::{Journal, MAIN, Sights, Source};
+use crate::pods::Plan;
+use crate::subject::{Patience, Subject, Work};
+
+mod clean;
+mod draft;
 
 /// See the module.
 ///
@@ -197,57 +199,6 @@ impl Bench {
             return Ok(());
         }
         skip(format!("the provider does not declare Feature::{feature:?}"))
-    }
-
-    /// A recipe for the work.
-    ///
-    /// # Errors
-    /// Not applicable without any.
-    pub fn recipe(&self, container: &str, work: &Work) -> Check<Recipe> {
-        match self.subject.recipe(container, work) {
-            Some(recipe) => Ok(recipe),
-            None => skip(format!("the backend has nothing that does {work:?} (Subject::recipe)")),
-        }
-    }
-
-    /// A command for the errand.
-    ///
-    /// # Errors
-    /// Not applicable without any.
-    pub fn errand(&self, errand: &Errand) -> Check<Vec<String>> {
-        match self.subject.errand(errand) {
-            Some(command) => Ok(command),
-            None => skip(format!("there is no command that does {errand:?} (Subject::errand)")),
-        }
-    }
-
-    /// A pod of this plan, not created yet.
-    ///
-    /// # Errors
-    /// Not applicable without a recipe for its work.
-    pub fn draft(&self, plan: &Plan) -> Check<ResolvedPod> {
-        let recipe = self.recipe(MAIN, &plan.work)?;
-        let init = plan.init.as_ref().map(|work| self.recipe(pods::INIT, work)).transpose()?;
-        // Whoever is told to kill at once must not wait for the pod's own grace instead.
-        let grace = self.patience.stop.as_secs().saturating_mul(4).max(60);
-        Ok(pods::build(plan, &recipe, init.as_ref(), grace, |pod| self.subject.dress(pod)))
-    }
-
-    /// A draft that the backend refuses for good, and the field that is to blame.
-    ///
-    /// # Errors
-    /// Not applicable if it refuses none.
-    pub fn spoilt(&self, plan: &Plan) -> Check<(ResolvedPod, String)> {
-        let recipe = self.recipe(MAIN, &plan.work)?;
-        let mut field = None;
-        let pod = pods::build(plan, &recipe, None, 60, |pod| {
-            self.subject.dress(pod);
-            field = self.subject.spoil(pod);
-        });
-        match field {
-            Some(field) => Ok((pod, field)),
-            None => skip("the backend refuses no pod for good (Subject::spoil)"),
-        }
     }
 
     /// Remembers a pod for the clean-up; to be called before the backend hears of it.
@@ -522,88 +473,5 @@ impl Bench {
 
     fn made(&self) -> Vec<Made> {
         lock(&self.made).clone()
-    }
-
-    /// Kills what the clause has made, and waits until it is gone. Returns what could not be cleaned up, and why.
-    pub async fn clean_up(&self) -> Vec<String> {
-        if let Some(faults) = self.subject.faults() {
-            for verb in [Verb::NodeInfo, Verb::Create, Verb::Delete, Verb::List] {
-                faults.fail_next(verb, 0);
-                faults.lose_next(verb, 0);
-                faults.fail_rate(verb, 0.0);
-                faults.hang(verb, false);
-                faults.hang_after(verb, false);
-            }
-        }
-        if lock(&self.link).is_none() && self.connect(false).await.is_err() {
-            return self.made().iter().map(|made| format!("{}: no connection", made.pod.pod.uid)).collect();
-        }
-        if lock(&self.link).as_ref().is_some_and(|link| link.watch.is_none()) {
-            self.watch_again().await;
-        }
-        let removals = self.made().into_iter().map(|made| async move {
-            let left = self.remove(&made).await.err()?;
-            Some(format!("pod {}: {left}", made.pod.pod.uid))
-        });
-        join_all(removals).await.into_iter().flatten().collect()
-    }
-
-    async fn remove(&self, made: &Made) -> Result<(), String> {
-        let owner = made.owner.clone().unwrap_or_else(|| self.provider());
-        let pod = &made.pod.pod;
-        let deadline = Instant::now() + self.patience.cleanup();
-        let mut last = String::from("never deleted");
-        while Instant::now() < deadline {
-            let within = match timeout(self.patience.call, owner.delete_pod(pod, Duration::ZERO)).await {
-                Ok(Ok(())) => {
-                    last = format!("deleted with no grace, and still there after {:?}", self.patience.stop);
-                    self.patience.stop
-                }
-                // It may be gone all the same.
-                Ok(Err(error)) => {
-                    last = error.chain();
-                    self.patience.poll
-                }
-                Err(_) => {
-                    last = format!("delete_pod has not returned within {:?}", self.patience.call);
-                    self.patience.poll
-                }
-            };
-            let gone = match &made.owner {
-                None => self.until_gone(pod, self.journal.len(), within).await.is_ok(),
-                Some(owner) => self.left(owner, pod, within).await,
-            };
-            if gone {
-                return Ok(());
-            }
-        }
-        Err(last)
-    }
-
-    /// Waits until a pod was told to be gone, be it before `since`, or is missing from a listing after it.
-    async fn until_gone(&self, pod: &PodRef, since: usize, within: Duration) -> Check<Sights> {
-        let told = |sights: &Sights| {
-            sights.0.iter().any(|(_, sight)| matches!(sight, Sight::Gone(_)))
-                || self.journal.sights(&pod.uid, since).is_over()
-        };
-        self.until(pod, 0, within, "its end", told).await
-    }
-
-    /// Whether a pod leaves somebody else's listing.
-    async fn left(&self, owner: &Arc<dyn Provider>, pod: &PodRef, within: Duration) -> bool {
-        let deadline = Instant::now() + within;
-        loop {
-            if let Ok(Ok(listed)) = timeout(self.patience.call, owner.list_pods()).await {
-                let found = listed.iter().find(|found| found.pod.uid == pod.uid);
-                if found.is_none_or(|found| found.runtime.as_ref().is_some_and(|runtime| !runtime.may_run()))
-                {
-                    return true;
-                }
-            }
-            if Instant::now() >= deadline {
-                return false;
-            }
-            sleep(self.patience.poll).await;
-        }
     }
 }

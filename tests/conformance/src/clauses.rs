@@ -140,6 +140,24 @@ macro_rules! with_clauses {
                 "How the run before a restart ended is kept.";
             status init_containers_come_first 1
                 "Init containers run to their ends before the others are started.";
+            status a_failed_init_container_ends_the_pod 1
+                "An init container that fails for good is the end of its pod: the others are not started.";
+            status a_container_that_runs_is_ready 1
+                "A container that runs and has no probes is ready and started, if there is a word on that.";
+            status a_run_has_its_own_times 1
+                "The times that are told of a run that has ended are those at which it began and ended.";
+            status a_success_is_not_restarted 1
+                "With the policy `OnFailure`, a container that ends well is not started again.";
+            status a_failure_is_restarted 1
+                "With the policy `OnFailure`, a container that fails is started again.";
+            status a_second_end_is_restarted_too 1
+                "A container that ends again is started again.";
+            status a_pod_lasts_until_all_have_ended 1
+                "A pod with two containers lasts until both have ended.";
+            status a_sidecar_does_not_keep_its_pod 1
+                "A pod comes to its end when its app containers have ended; its sidecars are stopped then.";
+            status a_deadline_ends_the_pod 1
+                "A pod is stopped when its `activeDeadlineSeconds` are over and no sooner, and is told to have been ended so. Its processes have their grace period.";
             deletion the_grace_period_is_granted 1
                 "A process that takes a part of its grace period to end is let.";
             deletion the_grace_period_ends 1
@@ -154,6 +172,12 @@ macro_rules! with_clauses {
                 "Once a pod is told to be gone, nothing of it runs.";
             deletion a_deleted_pod_does_not_come_back 1
                 "A deleted pod does not come back, whatever its restart policy.";
+            deletion a_pod_between_two_runs_can_be_deleted 1
+                "A pod whose container waits to be started again is gone at once when it is deleted, and nothing is started.";
+            deletion sidecars_end_last 1
+                "When a pod is stopped, its sidecars outlast the others.";
+            deletion containers_end_side_by_side 1
+                "The containers of a pod are asked to end at the same time, not one after the other.";
             watch a_watch_begins_with_a_listing 1
                 "The first thing that a watch tells is a complete listing.";
             watch every_change_is_watched 1
@@ -162,6 +186,8 @@ macro_rules! with_clauses {
                 "A deletion is told by the watch, to a node that never lists.";
             watch a_watch_can_be_begun_again 1
                 "A watch that was dropped can be begun again, and tells what came after as well.";
+            watch a_restart_is_watched 1
+                "A restart of a container is told by the watch, to a node that never lists.";
             restart a_new_daemon_finds_its_pods 1
                 "A new daemon's listing has the pods of the one before.";
             restart a_new_daemon_starts_nothing_twice 1
@@ -170,6 +196,8 @@ macro_rules! with_clauses {
                 "A new daemon can delete a pod of the one before, first thing.";
             restart an_end_outlives_the_daemon 1
                 "How a pod ended is known to the next daemon.";
+            restart a_deletion_outlives_the_daemon 1
+                "A pod that was deleted is not there for the next daemon either, or is there as gone.";
             tenancy pods_of_others_are_not_listed 1
                 "Pods of others are not listed.";
             tenancy pods_of_others_are_not_watched 1
@@ -194,6 +222,8 @@ macro_rules! with_clauses {
                 "A pod that is given again as it is goes on as it does.";
             update an_update_of_an_unknown_pod_is_not_found 0
                 "An update of a pod that is not there is `NotFound`, and makes none.";
+            update an_added_container_runs 1
+                "A container that is added to a pod that runs is started, and the one that is there goes on as it does.";
             logs a_log_has_what_was_printed 1
                 "A log has the lines that were printed, in order, each whole.";
             logs a_log_that_is_not_followed_ends 1
@@ -202,6 +232,10 @@ macro_rules! with_clauses {
                 "`tail` is the last so many lines, and none for zero.";
             logs a_start_leaves_out_what_is_older 1
                 "A log that begins at a moment has the lines from that moment on, and no others.";
+            logs a_start_may_be_an_age 1
+                "A log that begins some time ago has the lines that are no older, and no others.";
+            logs what_was_printed_is_on_standard_output 1
+                "Lines that were printed on standard output are told to be of it.";
             logs a_followed_log_goes_on 1
                 "A followed log has lines that were printed after it was opened.";
             logs a_followed_log_ends_with_its_container 1
@@ -222,6 +256,8 @@ macro_rules! with_clauses {
                 "Standard output and standard error are kept apart.";
             exec a_commands_arguments_are_kept 1
                 "A command's arguments reach it as they are.";
+            exec a_command_has_its_containers_environment 1
+                "A command has the environment of its container, secrets among it.";
             exec a_commands_input_reaches_it 1
                 "What is written to a command's input reaches it at once, before the input ends.";
             exec the_end_of_a_commands_input_reaches_it 1
@@ -254,8 +290,14 @@ macro_rules! with_clauses {
                 "What is counted never goes back while a container runs, and neither do the times of the samples.";
             stats what_is_unknown_is_not_zero 1
                 "A figure that is not known is absent: nothing that runs has zero bytes of memory or has used no processor time.";
+            stats no_part_of_memory_is_more_than_all 1
+                "What cannot be reclaimed, and what is anonymous, are parts of the memory in use.";
             stats each_pod_is_measured_once 1
                 "Figures are of this node's pods only, each of them once.";
+            stats a_container_that_runs_is_measured 1
+                "Every container that runs has figures, under its name.";
+            stats a_nodes_counter_outlives_its_pods 1
+                "The node's own counter does not go back when a pod goes.";
         }
     };
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use jiff::Timestamp;
 use tokio::sync::Notify;
 use vk_core::provider::{
     ContainerState, ObservedPod, PodEvent, PodRuntime, PodUid, Result as Told, Sandbox, Termination,
@@ -127,6 +128,20 @@ impl Sights {
         self.runtimes().filter(|runtime| is_running(runtime))
     }
 
+    /// When the runs of its container began, as far as that was told: of runs under way, and of those that were over
+    /// before anybody looked. Two that are less than a second apart are one run, told twice.
+    #[must_use]
+    pub fn starts(&self) -> Vec<Timestamp> {
+        let running = self.runtimes().filter_map(|runtime| match runtime.container(MAIN)?.state {
+            ContainerState::Running { started_at } => Some(started_at),
+            ContainerState::Waiting { .. } | ContainerState::Terminated(_) => None,
+        });
+        let mut starts: Vec<_> = running.chain(self.ends().filter_map(|end| end.started_at)).collect();
+        starts.sort_unstable();
+        starts.dedup_by(|later, first| later.duration_since(*first).as_secs() < 1);
+        starts
+    }
+
     /// The ends of runs of its container that were told, in order, those of former runs included.
     #[must_use]
     pub fn ends(&self) -> impl DoubleEndedIterator<Item = &Termination> {
@@ -187,4 +202,24 @@ pub fn show(runtime: &PodRuntime) -> String {
     });
     let containers: String = containers.collect();
     format!("sandbox {:?}, {} addresses{containers}", runtime.sandbox, runtime.ips.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use vk_core::provider::{ExitStatus, ObservedContainer, PodRuntime};
+
+    use super::*;
+
+    #[test]
+    fn a_run_that_nobody_saw_running_is_counted_once_by_what_its_end_says() {
+        let at = |millis| Timestamp::from_millisecond(millis).expect("a time");
+        let end = |from, to| Termination::new(ExitStatus::Code(3)).with_times(at(from), at(to));
+        let first = ObservedContainer::running(MAIN, at(1_400));
+        let second =
+            ObservedContainer::terminated(MAIN, end(4_000, 6_000)).with_restarts(1, Some(end(1_000, 3_000)));
+        let sights = [first, second].map(|container| {
+            (Source::List, Sight::Is(PodRuntime::new(Sandbox::Ready).with_container(container)))
+        });
+        assert_eq!(Sights(sights.into()).starts(), [at(1_000), at(4_000)]);
+    }
 }

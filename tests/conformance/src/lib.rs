@@ -59,7 +59,7 @@
 //!
 //! [`Suite::cost`] says it before the run: how many pods, how many at once, and how long at most. Each clause has a
 //! deadline, from [`Patience`]; what it made is deleted before the next one begins, also when it failed, took too long,
-//! or the run was [stopped](Suite::run_until). On a backend that bills, a run is a hundred small pods of about a minute.
+//! or the run was [stopped](Suite::run_until). On a backend that bills, a run is 120 small pods of about a minute.
 //!
 //! # What it can't see
 //!

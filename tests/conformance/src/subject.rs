@@ -128,6 +128,8 @@ pub enum Errand {
     Say,
     /// Prints its arguments on a line, with a space between two, each as it is.
     Echo(Vec<String>),
+    /// Prints the value of this environment variable.
+    Tell(String),
     /// Prints what it reads, as it comes, and ends with 0 when the input ends.
     Copy,
     /// Makes this file after so many seconds.
@@ -269,6 +271,7 @@ impl Errand {
             Self::Exit(code) => shell(format!("exit {code}")),
             Self::Say => shell("echo out; echo err >&2".to_owned()),
             Self::Echo(words) => std::iter::once("echo".to_owned()).chain(words.iter().cloned()).collect(),
+            Self::Tell(name) => shell(format!("echo \"${name}\"")),
             Self::Copy => vec!["cat".to_owned()],
             Self::Leave { seconds, file } => shell(format!("sleep {seconds}; touch {file}")),
             Self::Find(file) => shell(format!("test -f {file} && echo found")),

@@ -55,7 +55,7 @@ impl fmt::Display for Cost {
 }
 
 /// Every feature, the ones between node and backend included.
-const FEATURES: [Feature; 15] = [
+const FEATURES: [Feature; 16] = [
     Feature::Restarts,
     Feature::InitOrder,
     Feature::Sidecars,
@@ -70,6 +70,7 @@ const FEATURES: [Feature; 15] = [
     Feature::Files,
     Feature::FileUpdates,
     Feature::Adoption,
+    Feature::Resize,
     Feature::Events,
 ];
 

@@ -5,6 +5,8 @@ pub use self::delayed::{Delayed, Delays};
 pub use self::faulty::{Faults, Faulty, Verb};
 pub use self::limited::{Limited, Limits};
 pub(crate) use self::metered::Metered;
+#[doc(hidden)]
+pub use self::metered::metered;
 
 mod delayed;
 #[cfg(test)]

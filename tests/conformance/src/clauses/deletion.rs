@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use vk_core::provider::{ExitStatus, Feature, PodRef};
+use vk_core::provider::{ContainerState, ExitStatus, Feature, PodRef, PodRuntime, Sandbox};
 
 use crate::bench::Bench;
 use crate::check::{Check, demand, fail};
-use crate::journal::{Sight, Sights, Source, is_running};
-use crate::pods::Plan;
+use crate::journal::{MAIN, Sight, Sights, Source, is_running};
+use crate::pods::{INIT, OTHER, Plan};
 use crate::subject::Work;
 
 /// Longer than anything in a test pod takes.
@@ -120,5 +120,73 @@ pub async fn a_deleted_pod_does_not_come_back(bench: &Bench) -> Check {
     bench.quiet().await;
     let later = bench.sights(&pod.pod, end);
     demand!(!later.runtimes().any(is_running), "it was deleted and gone, and runs again: {}", later.last());
+    Ok(())
+}
+
+/// A pod whose container waits to be started again is gone at once when it is deleted, and nothing is started.
+pub async fn a_pod_between_two_runs_can_be_deleted(bench: &Bench) -> Check {
+    bench.needs(Feature::Restarts)?;
+    let pod = bench.run(&Plan::of(Work::Last(3)).restarted("Always")).await?;
+    let patience = bench.patience();
+    // The first restart may come at once; before the second a kubelet waits for ten seconds.
+    let waits = |sights: &Sights| {
+        sights.starts().len() > 1 && sights.runtimes().next_back().is_some_and(|runtime| !is_running(runtime))
+    };
+    if bench.until(&pod.pod, 0, patience.start + patience.tell, "a pause", waits).await.is_err() {
+        return crate::check::skip("its container was not seen to wait before it was started again");
+    }
+    let since = bench.delete(&pod.pod, AMPLE).await?;
+    bench.until_over(&pod.pod, since, patience.stop + patience.tell).await?;
+    let end = agreed(bench, &pod.pod, since).await;
+    bench.quiet().await;
+    let later = bench.sights(&pod.pod, end);
+    demand!(
+        !later.runtimes().any(is_running),
+        "it was deleted between two runs, and ran again: {}",
+        later.last()
+    );
+    Ok(())
+}
+
+/// When a pod is stopped, its sidecars outlast the others.
+pub async fn sidecars_end_last(bench: &Bench) -> Check {
+    bench.needs(Feature::Sidecars)?;
+    let pod = bench.run(&Plan::of(Work::Farewell { seconds: 4, code: 0 }).beside(Work::Forever)).await?;
+    let since = bench.delete(&pod.pod, AMPLE).await?;
+    bench.until_over(&pod.pod, since, AMPLE + bench.patience().stop).await?;
+    let ended = |runtime: &PodRuntime| {
+        let sidecar = runtime.container(INIT);
+        sidecar.is_some_and(|sidecar| matches!(sidecar.state, ContainerState::Terminated(_)))
+    };
+    let sights = bench.sights(&pod.pod, since);
+    let early = sights.running().any(ended);
+    demand!(!early, "its sidecar was stopped while its container was still ending");
+    let late = sights.runtimes().filter(|runtime| runtime.sandbox == Sandbox::Gone).any(|runtime| {
+        let sidecar = runtime.container(INIT);
+        sidecar.is_some_and(|sidecar| matches!(sidecar.state, ContainerState::Running { .. }))
+    });
+    demand!(!late, "its sandbox was told to be gone when its sidecar was still running");
+    Ok(())
+}
+
+/// The containers of a pod are asked to end at the same time, not one after the other.
+pub async fn containers_end_side_by_side(bench: &Bench) -> Check {
+    let farewell = Work::Farewell { seconds: 4, code: 0 };
+    let pod = bench.run(&Plan::of(farewell.clone()).and(farewell)).await?;
+    let since = bench.delete(&pod.pod, AMPLE).await?;
+    bench.until_over(&pod.pod, since, AMPLE + bench.patience().stop).await?;
+    agreed(bench, &pod.pod, since).await;
+    let sights = bench.sights(&pod.pod, since);
+    let end = |name: &str| {
+        sights.runtimes().rev().find_map(|runtime| match &runtime.container(name)?.state {
+            ContainerState::Terminated(end) => end.finished_at,
+            ContainerState::Waiting { .. } | ContainerState::Running { .. } => None,
+        })
+    };
+    let (Some(one), Some(other)) = (end(MAIN), end(OTHER)) else {
+        return crate::check::skip("when its containers ended is not told");
+    };
+    let apart = one.duration_since(other).abs();
+    demand!(apart.as_secs() < 3, "both take 4 s to end, and one ended at {one}, the other at {other}");
     Ok(())
 }

@@ -11,7 +11,7 @@ use vk_core::provider::{
 
 use crate::bench::Bench;
 use crate::check::{Check, demand, fail, skip};
-use crate::pods::unique;
+use crate::pods::{CANARY, Plan, unique};
 use crate::subject::{Errand, Work};
 
 /// Bytes under way in each stream.
@@ -105,6 +105,20 @@ pub async fn a_commands_arguments_are_kept(bench: &Bench) -> Check {
     Ok(())
 }
 
+/// A command has the environment of its container, secrets among it.
+pub async fn a_command_has_its_containers_environment(bench: &Bench) -> Check {
+    capability(&*bench.provider())?;
+    let value = unique("value");
+    let pod = bench.run(&Plan::of(Work::Forever).knowing(&value)).await?;
+    let ended = run(bench, &bench.main(&pod), &Errand::Tell(CANARY.to_owned())).await?;
+    demand!(
+        ended.out.trim() == value,
+        "{CANARY} is {value} in its container, and it printed {:?}",
+        ended.out
+    );
+    Ok(())
+}
+
 /// Starts a copying command, and hands its input, its output and its end to a test.
 async fn copying<F, T>(
     bench: &Bench,
@@ -187,6 +201,11 @@ pub async fn a_dropped_exec_ends_its_command(bench: &Bench) -> Check {
     let command = bench.errand(&Errand::Leave { seconds, file: file.clone() })?;
     let finds = Errand::Find(file);
     bench.errand(&finds)?;
+    // A file that is never there would show nothing.
+    let left = format!("/tmp/{}", unique("kept"));
+    run(bench, &bench.main(&pod), &Errand::Leave { seconds: 1, file: left.clone() }).await?;
+    let found = run(bench, &bench.main(&pod), &Errand::Find(left)).await?.out;
+    demand!(found.contains("found"), "a command made a file, and the next one in its container finds none");
     let provider = bench.provider();
     let exec = capability(&*provider)?;
     let io = ExecIo::Pipes { stdin: None, stdout: None, stderr: None };

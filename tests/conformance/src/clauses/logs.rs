@@ -5,7 +5,8 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use tokio::time::{Instant, timeout_at};
 use vk_core::provider::{
-    ContainerLogs, ContainerRef, Error, Feature, LogEntry, LogOptions, LogStart, Provider, ResolvedPod,
+    ContainerLogs, ContainerRef, Error, Feature, LogEntry, LogOptions, LogOutput, LogStart, Provider,
+    ResolvedPod,
 };
 
 use crate::bench::Bench;
@@ -123,12 +124,38 @@ pub async fn a_start_leaves_out_what_is_older(bench: &Bench) -> Check {
     let options = LogOptions { start: Some(LogStart::At(last.time)), ..LogOptions::default() };
     let has = read_all(bench, &bench.main(&pod), &options).await?.entries;
     demand!(
-        !has.is_empty() && has.iter().all(|entry| entry.time >= last.time),
+        has.first().is_some_and(|entry| entry.time == last.time)
+            && has.iter().all(|entry| entry.time >= last.time),
         "from {} on there are {} lines, the first of {:?}",
         last.time,
         has.len(),
         has.first().map(|entry| entry.time)
     );
+    Ok(())
+}
+
+/// A log that begins some time ago has the lines that are no older, and no others.
+pub async fn a_start_may_be_an_age(bench: &Bench) -> Check {
+    let lines = ["one", "two"];
+    let pod = printed(bench, &lines).await?;
+    // So that what was printed at the start is well older than the second of the one and younger than the hour.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let from = |ago| LogOptions { start: Some(LogStart::Ago(ago)), ..LogOptions::default() };
+    let recent = read_all(bench, &bench.main(&pod), &from(Duration::from_secs(1))).await?.lines();
+    demand!(recent.is_empty(), "it has printed nothing for 5 s, and in its last second {recent:?}");
+    let all = read_all(bench, &bench.main(&pod), &from(Duration::from_hours(1))).await?.lines();
+    // How the whole log looks is another clause's.
+    let has = all.last().map(String::as_str) == lines.last().copied();
+    demand!(has, "it printed {lines:?} within the hour, and the log of that hour has {all:?}");
+    Ok(())
+}
+
+/// Lines that were printed on standard output are told to be of it.
+pub async fn what_was_printed_is_on_standard_output(bench: &Bench) -> Check {
+    let pod = printed(bench, &["one", "two"]).await?;
+    let entries = read_all(bench, &bench.main(&pod), &LogOptions::default()).await?.entries;
+    let strange = entries.iter().find(|entry| entry.output != LogOutput::Stdout);
+    demand!(strange.is_none(), "all was printed on standard output, and the log has {strange:?}");
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use vk_core::provider::ExitStatus;
 use super::idempotence::run_of;
 use crate::bench::Bench;
 use crate::check::{Check, demand, fail};
+use crate::journal::Sight;
 use crate::pods::Plan;
 use crate::subject::Work;
 
@@ -65,4 +66,26 @@ pub async fn an_end_outlives_the_daemon(bench: &Bench) -> Check {
     let ended =
         |sights: &crate::journal::Sights| sights.ends().any(|end| matches!(end.exit, ExitStatus::Code(_)));
     bench.until(&pod.pod, since, within, "how it ended, to the next daemon", ended).await.map(drop)
+}
+
+/// A pod that was deleted is not there for the next daemon either, or is there as gone.
+pub async fn a_deletion_outlives_the_daemon(bench: &Bench) -> Check {
+    let pod = bench.running(Work::Forever).await?;
+    let since = bench.delete(&pod.pod, Duration::ZERO).await?;
+    bench.until_over(&pod.pod, since, bench.patience().stop).await?;
+    bench.restart().await?;
+    let since = bench.mark();
+    bench.quiet().await;
+    let sights = bench.sights(&pod.pod, since);
+    let there = sights.0.iter().find(|(_, sight)| match sight {
+        Sight::Exists => true,
+        Sight::Is(runtime) => runtime.may_run(),
+        Sight::Gone(_) | Sight::Absent => false,
+    });
+    demand!(
+        there.is_none(),
+        "it was deleted and gone, and the next daemon was told of it: {}",
+        sights.last()
+    );
+    Ok(())
 }

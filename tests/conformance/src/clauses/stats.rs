@@ -1,12 +1,14 @@
 //! Stats: figures that only grow, and none that are made up.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use vk_core::provider::{PodStats, PodUsage, Provider, ResolvedPod, Usage};
 
 use crate::bench::Bench;
 use crate::check::{Check, demand, fail, skip};
+use crate::journal::MAIN;
 use crate::subject::Work;
 
 fn capability(provider: &dyn Provider) -> Check<&dyn PodStats> {
@@ -97,11 +99,63 @@ pub async fn what_is_unknown_is_not_zero(bench: &Bench) -> Check {
     Ok(())
 }
 
+/// What cannot be reclaimed, and what is anonymous, are parts of the memory in use.
+pub async fn no_part_of_memory_is_more_than_all(bench: &Bench) -> Check {
+    let (_, usage) = measured(bench).await?;
+    let mut compared = false;
+    for memory in usage.containers.iter().filter_map(|container| container.memory.as_ref()) {
+        let parts = [("workingSetBytes", memory.working_set_bytes), ("rssBytes", memory.rss_bytes)];
+        for (part, bytes) in parts {
+            let (Some(bytes), Some(all)) = (bytes, memory.usage_bytes) else { continue };
+            compared = true;
+            demand!(bytes <= all, "{part} is {bytes}, and usageBytes is {all}");
+        }
+    }
+    if compared { Ok(()) } else { skip("no part of memory is told beside all of it") }
+}
+
 /// Figures are of this node's pods only, each of them once.
 pub async fn each_pod_is_measured_once(bench: &Bench) -> Check {
     let (pod, _) = measured(bench).await?;
     let usage = usage(bench).await?;
     let times = usage.pods.iter().filter(|found| found.pod.uid == pod.pod.uid).count();
     demand!(times == 1, "the pod is measured {times} times");
+    Ok(())
+}
+
+/// Every container that runs has figures, under its name.
+pub async fn a_container_that_runs_is_measured(bench: &Bench) -> Check {
+    let (pod, usage) = measured(bench).await?;
+    let names: Vec<&str> = usage.containers.iter().map(|container| container.name.as_str()).collect();
+    let main = usage.containers.iter().find(|container| container.name == MAIN);
+    let has = main.is_some_and(|main| main.cpu.is_some() || main.memory.is_some());
+    demand!(has, "container {MAIN} runs, and there are no figures of it, but of {names:?}");
+    let began = bench.sights(&pod.pod, 0).starts();
+    let since = [usage.started_at, main.and_then(|main| main.started_at)].into_iter().flatten();
+    for (began, since) in began.first().into_iter().flat_map(|began| since.clone().map(move |at| (began, at)))
+    {
+        let apart = began.duration_since(since).abs();
+        demand!(
+            apart.as_secs() < 3600,
+            "it is told to run since {began}, and its figures are those of something that runs since {since}"
+        );
+    }
+    Ok(())
+}
+
+/// The node's own counter does not go back when a pod goes.
+pub async fn a_nodes_counter_outlives_its_pods(bench: &Bench) -> Check {
+    let (pod, _) = measured(bench).await?;
+    let counter = |usage: Usage| usage.node?.cpu?.usage_core_nano_seconds;
+    let Some(before) = counter(usage(bench).await?) else {
+        return skip("the provider counts no processor time of the node (Usage::node)");
+    };
+    let since = bench.delete(&pod.pod, Duration::ZERO).await?;
+    bench.until_over(&pod.pod, since, bench.patience().stop).await?;
+    let after = counter(usage(bench).await?);
+    demand!(
+        after.is_none_or(|after| after >= before),
+        "{before} ns of processor time before a pod went, and {after:?} after"
+    );
     Ok(())
 }

@@ -1,11 +1,12 @@
 //! Update: the whole desired pod is given, and the backend compares.
 
-use vk_core::provider::{Error, PodUpdate, Provider};
+use vk_core::provider::{ContainerState, Error, PodUpdate, Provider};
 
 use super::idempotence::run_of;
 use crate::bench::Bench;
 use crate::check::{Check, demand, fail, skip};
-use crate::pods::Plan;
+use crate::journal::Sights;
+use crate::pods::{ADDED, Plan};
 use crate::subject::Work;
 
 fn capability(provider: &dyn Provider) -> Check<&dyn PodUpdate> {
@@ -46,4 +47,26 @@ pub async fn an_update_of_an_unknown_pod_is_not_found(bench: &Bench) -> Check {
         }
         Ok(()) => fail("there is no such pod, and update_pod is Ok"),
     }
+}
+
+/// A container that is added to a pod that runs is started, and the one that is there goes on as it does.
+pub async fn an_added_container_runs(bench: &Bench) -> Check {
+    let provider = bench.provider();
+    let update = capability(&*provider)?;
+    let pod = bench.running(Work::Forever).await?;
+    let before = run_of(bench, &pod.pod, 0);
+    let more = bench.with_added(&pod, &Work::Forever)?;
+    let since = bench.mark();
+    bench.call("update_pod", || update.update_pod(&more)).await?;
+    let runs = |sights: &Sights| {
+        let mut added = sights.runtimes().filter_map(|runtime| runtime.container(ADDED));
+        added.any(|added| matches!(added.state, ContainerState::Running { .. }))
+    };
+    let within = bench.patience().start + bench.patience().tell;
+    let what = "that the container runs that was added";
+    bench.until_watched(&pod.pod, since, within, what, runs).await?;
+    bench.look().await;
+    let after = run_of(bench, &pod.pod, since);
+    demand!(before == after, "a container was added, and the other is another: {before:?}, then {after:?}");
+    Ok(())
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use tokio::time::timeout;
-use vk_core::provider::PodEvent;
+use vk_core::provider::{Feature, PodEvent};
 
 use crate::bench::Bench;
 use crate::check::{Check, demand, fail};
@@ -72,5 +72,16 @@ pub async fn a_watch_can_be_begun_again(bench: &Bench) -> Check {
     let patience = bench.patience();
     let runs = |sights: &Sights| sights.runtimes().any(is_running);
     bench.until_watched(&pod.pod, 0, patience.start + patience.tell, "that it runs", runs).await?;
+    Ok(())
+}
+
+/// A restart of a container is told by the watch, to a node that never lists.
+pub async fn a_restart_is_watched(bench: &Bench) -> Check {
+    bench.needs(Feature::Restarts)?;
+    let pod = bench.draft(&Plan::of(Work::Last(3)).restarted("Always"))?;
+    bench.create(&pod).await?;
+    let within = bench.patience().start * 2 + bench.patience().tell;
+    let again = |sights: &Sights| sights.starts().len() > 1;
+    bench.until_watched(&pod.pod, 0, within, "a second run of its container", again).await?;
     Ok(())
 }

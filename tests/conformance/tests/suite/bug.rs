@@ -1,21 +1,4 @@
-//! A provider with one mistake: pods, listing and watch. Its capabilities are in a module of their own.
-
-use std::collections::{HashMap, HashSet};
-use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
-use async_trait::async_trait;
-use futures::StreamExt as _;
-use futures::stream::{self, BoxStream};
-use tokio::sync::{RwLock, broadcast};
-use vk_conformance::journal::{MAIN, is_running};
-use vk_core::provider::{
-    ContainerAttach, ContainerExec, ContainerKind, ContainerLogs, ContainerState, Error, ExitStatus,
-    Features, FieldSupport, NodeInfo, ObservedPod, PodEvent, PodPrepare, PodRef, PodRuntime, PodStats,
-    PodUid, PodUpdate, PortForward, Provider, ResolvedPod, Result, Sandbox,
-};
-use vk_mock::MockBackend;
+//! The mistakes that a provider is made with.
 
 /// The mistakes. The clause that each one breaks is in the table of the module `seeded`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +19,8 @@ pub(crate) enum Bug {
     ListsFromAStaleReplica,
     DroppedCreateLeaks,
     DroppedDeleteLeaks,
+    DroppedDeleteEndsOthers,
+    ForgetsAllButOne,
     OneCreateAtATime,
     OneCallAtATime,
     BlocksTheThread,
@@ -47,12 +32,22 @@ pub(crate) enum Bug {
     SecretInErrors,
     SecretInDebug,
     SecretInStatus,
+    SandboxIsNeverReady,
     ExitCodeIsAlwaysZero,
     FinishedPodsStayReady,
     AddressesGetLost,
     RestartsAreNotCounted,
     FormerRunIsForgotten,
     SkipsInitContainers,
+    FailedInitIsForgiven,
+    NeverReady,
+    EndsWhenItBegan,
+    RestartsSuccesses,
+    RestartsNoFailures,
+    RestartsOnce,
+    GoneWithTheFirst,
+    SidecarsKeepTheirPods,
+    DeadlineIsNoOutcome,
     IgnoresGrace,
     NeverKills,
     ZeroGraceIsTheDefault,
@@ -60,14 +55,19 @@ pub(crate) enum Bug {
     EndsWithoutLastWords,
     GoneTooEarly,
     RevivesTheDeleted,
+    BackOffOutlivesDeletion,
+    SidecarsGoFirst,
+    StopsOneByOne,
     WatchWithoutListing,
     LosesEvents,
     LosesDeletions,
     WatchesOnce,
+    LosesRestarts,
     ForgetsOnRestart,
     StartsAgainAfterRestart,
     DeletesOnlyWhatItKnows,
     ForgetsEndsOnRestart,
+    ForgetsDeletionsOnRestart,
     ListsOthers,
     WatchesOthers,
     DeletesOthers,
@@ -77,12 +77,16 @@ pub(crate) enum Bug {
     CapacityLies,
     PreparesAnew,
     BreaksItsPromise,
+    PromisesTheNextFree,
     UpdateRestarts,
     UpdatesNobody,
+    AddsNothing,
     LogLacksALine,
     LogNeverEnds,
     LogIgnoresTail,
     LogIgnoresStart,
+    LogIgnoresAges,
+    LogIsAllErrors,
     LogIgnoresFollow,
     FollowedLogNeverEnds,
     LogEndsWithTheRun,
@@ -90,8 +94,10 @@ pub(crate) enum Bug {
     PreviousIsEmpty,
     LogOfNobodyIsEmpty,
     ExecAlwaysSucceeds,
+    ExecLosesOutput,
     ExecMergesOutputs,
     ExecSplitsArguments,
+    ExecHasNoEnvironment,
     ExecLosesInput,
     ExecNeverEndsInput,
     ExecInNobodySucceeds,
@@ -101,474 +107,15 @@ pub(crate) enum Bug {
     DroppedAttachKills,
     AttachNeverEnds,
     AttachToNobodySucceeds,
+    ForwardWaitsForTheEnd,
     ForwardIsNeverHalfClosed,
     HalfCloseIsClose,
     ClosedPortIsOpen,
     UnknownPodHasPorts,
     CountersGoBack,
     UnknownIsZero,
+    PartsAreMore,
     MeasuresTwice,
-}
-
-/// See the module.
-pub(crate) struct Buggy {
-    pub(crate) inner: Arc<dyn Provider>,
-    pub(crate) bug: Bug,
-    pub(crate) backend: MockBackend,
-    others: Arc<dyn Provider>,
-    pub(crate) memory: Mutex<Memory>,
-    gate: RwLock<()>,
-    injected: broadcast::Sender<PodEvent>,
-}
-
-/// What it has in memory, for one mistake or the other.
-#[derive(Debug, Default)]
-pub(crate) struct Memory {
-    created: HashMap<PodUid, ResolvedPod>,
-    listed: HashSet<PodUid>,
-    deleted: HashMap<PodUid, PodRef>,
-    under_way: HashSet<PodUid>,
-    attempted: HashSet<PodUid>,
-    twins: HashMap<PodUid, PodUid>,
-    ran: HashMap<PodUid, ObservedPod>,
-    seen: HashMap<PodUid, u32>,
-    watches: u32,
-    node: Option<NodeInfo>,
-    pub(crate) calls: u32,
-}
-
-impl fmt::Debug for Buggy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let memory = self.lock();
-        let secrets = memory.created.values().flat_map(|pod| &pod.containers).flat_map(|c| &c.env);
-        let shown: Vec<&str> = match self.bug {
-            Bug::SecretInDebug => secrets.map(|variable| variable.value.expose()).collect(),
-            _ => Vec::new(),
-        };
-        f.debug_struct("Buggy").field("bug", &self.bug).field("env", &shown).finish_non_exhaustive()
-    }
-}
-
-impl Buggy {
-    pub(crate) fn new(
-        inner: Arc<dyn Provider>,
-        bug: Bug,
-        backend: MockBackend,
-        others: Arc<dyn Provider>,
-    ) -> Self {
-        let injected = broadcast::Sender::new(64);
-        Self { inner, bug, backend, others, memory: Mutex::default(), gate: RwLock::default(), injected }
-    }
-
-    pub(crate) fn is(&self, bug: Bug) -> bool {
-        self.bug == bug
-    }
-
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn has(&self, uid: &PodUid) -> bool {
-        self.backend.observe(uid).is_some()
-    }
-
-    /// A pod as it is told by both listing and watch.
-    fn tell(&self, pod: &mut ObservedPod) {
-        let memory = self.lock();
-        let original = memory.twins.iter().find(|(_, twin)| **twin == pod.pod.uid);
-        if let Some((original, _)) = original {
-            pod.pod.uid = original.clone();
-        }
-        let secrets = memory.created.get(&pod.pod.uid).map(secrets).unwrap_or_default();
-        drop(memory);
-        if let Some(runtime) = &mut pod.runtime {
-            self.tell_runtime(&pod.pod, runtime, &secrets);
-        }
-    }
-
-    fn tell_runtime(&self, pod: &PodRef, runtime: &mut PodRuntime, secrets: &str) {
-        if self.is(Bug::SharesAddresses) && !runtime.ips.is_empty() && pod.name.starts_with("twins") {
-            runtime.ips = vec!["10.88.77.1".parse().expect("an address")];
-        }
-        if self.is(Bug::FinishedPodsStayReady) && runtime.sandbox == Sandbox::Gone {
-            runtime.sandbox = Sandbox::Ready;
-        }
-        for container in &mut runtime.containers {
-            match (&mut container.state, self.bug) {
-                (ContainerState::Terminated(end), Bug::ExitCodeIsAlwaysZero) => {
-                    end.exit = ExitStatus::Code(0);
-                }
-                (ContainerState::Terminated(end), Bug::SecretInStatus) => {
-                    end.message = Some(secrets.to_owned());
-                }
-                (_, Bug::RestartsAreNotCounted) => container.restart_count = 0,
-                (_, Bug::FormerRunIsForgotten) => container.last = None,
-                _ => {}
-            }
-        }
-    }
-
-    fn tell_event(&self, mut event: PodEvent) -> Vec<PodEvent> {
-        match &mut event {
-            PodEvent::Changed(pod) => {
-                self.tell(pod);
-                let ended = has_ended(pod);
-                if self.is(Bug::LosesEvents) && ended {
-                    return Vec::new();
-                }
-                if self.is(Bug::RepeatsOldEvents) {
-                    if pod.runtime.as_ref().is_some_and(is_running) {
-                        self.lock().ran.insert(pod.pod.uid.clone(), pod.clone());
-                    } else if ended && let Some(old) = self.lock().ran.get(&pod.pod.uid) {
-                        return vec![event.clone(), PodEvent::Changed(old.clone())];
-                    }
-                }
-            }
-            PodEvent::Listed(pods) => {
-                for pod in pods.iter_mut() {
-                    self.tell(pod);
-                }
-                if self.is(Bug::ForgetsEndsOnRestart) {
-                    self.forget_ends(pods);
-                }
-            }
-            PodEvent::Gone { last, .. } => {
-                if self.is(Bug::EndsWithoutLastWords) {
-                    *last = None;
-                }
-                if self.is(Bug::LosesDeletions) && last.is_none() {
-                    return Vec::new();
-                }
-            }
-            _ => {}
-        }
-        vec![event]
-    }
-
-    fn forget_ends(&self, pods: &mut Vec<ObservedPod>) {
-        let memory = self.lock();
-        pods.retain(|pod| !has_ended(pod) || memory.created.contains_key(&pod.pod.uid));
-    }
-
-    fn tell_list(&self, pods: &mut Vec<ObservedPod>) {
-        let mut memory = self.lock();
-        memory.listed.extend(pods.iter().map(|pod| pod.pod.uid.clone()));
-        match self.bug {
-            Bug::LosesNamespace => {
-                for pod in pods {
-                    pod.pod.namespace = "default".into();
-                }
-            }
-            Bug::ListsTheFirstPage => {
-                pods.sort_by(|a, b| a.pod.cmp(&b.pod));
-                pods.truncate(3);
-            }
-            Bug::ListsTheDeleted => {
-                pods.retain(|pod| !memory.deleted.contains_key(&pod.pod.uid));
-                let own = memory.deleted.values().filter(|pod| memory.created.contains_key(&pod.uid));
-                pods.extend(own.cloned().map(ObservedPod::existing));
-            }
-            Bug::ListsFromAStaleReplica => {
-                for pod in pods {
-                    let uid = pod.pod.uid.clone();
-                    if pod.runtime.as_ref().is_some_and(is_running) {
-                        memory.ran.insert(uid, pod.clone());
-                    } else if has_ended(pod) {
-                        let seen = memory.seen.entry(uid.clone()).or_default();
-                        *seen += 1;
-                        if (*seen).is_multiple_of(2)
-                            && let Some(old) = memory.ran.get(&uid)
-                        {
-                            *pod = old.clone();
-                        }
-                    }
-                }
-            }
-            Bug::AddressesGetLost => {
-                for pod in pods {
-                    let seen = memory.seen.entry(pod.pod.uid.clone()).or_default();
-                    *seen += 1;
-                    if *seen > 2
-                        && let Some(runtime) = &mut pod.runtime
-                    {
-                        runtime.ips.clear();
-                    }
-                }
-            }
-            Bug::ForgetsOnRestart => {
-                pods.retain(|pod| has_ended(pod) || memory.created.contains_key(&pod.pod.uid));
-            }
-            Bug::ForgetsEndsOnRestart => {
-                drop(memory);
-                self.forget_ends(pods);
-            }
-            _ => {}
-        }
-    }
-
-    /// A second pod at the backend that is told as the first.
-    async fn twin(&self, pod: &ResolvedPod) -> Result<()> {
-        let mut twin = pod.clone();
-        twin.pod.uid = PodUid::new(format!("{}-2", pod.pod.uid));
-        self.inner.create_pod(&twin).await?;
-        self.lock().twins.insert(pod.pod.uid.clone(), twin.pod.uid);
-        Ok(())
-    }
-
-    async fn try_create(&self, pod: &ResolvedPod) -> Result<()> {
-        let uid = &pod.pod.uid;
-        let known = self.lock().created.contains_key(uid);
-        let attempted = !self.lock().attempted.insert(uid.clone());
-        match self.bug {
-            Bug::CreatesByName
-                if self.lock().created.values().any(|other| other.pod.name == pod.pod.name) =>
-            {
-                return Ok(());
-            }
-            Bug::RefusesASecondCreate if known => return Err(Error::unexpected("409: it exists already")),
-            Bug::CreatesTwice if known => return self.twin(pod).await,
-            Bug::StartsAgainAfterRestart if !attempted && self.has(uid) => {
-                self.inner.delete_pod(&pod.pod, Duration::ZERO).await?;
-            }
-            Bug::CapacityLies if self.backend.pod_count() >= 5 && !self.has(uid) => {
-                return Err(Error::Exhausted { resource: "places".to_owned(), source: None });
-            }
-            Bug::SkipsInitContainers => return self.inner.create_pod(&without_init(pod)).await,
-            Bug::RetriesUnderAnotherName => {
-                return match self.inner.create_pod(pod).await {
-                    Err(_) => self.twin(pod).await,
-                    created => created,
-                };
-            }
-            _ => {}
-        }
-        self.inner.create_pod(pod).await
-    }
-}
-
-fn has_ended(pod: &ObservedPod) -> bool {
-    let main = pod.runtime.as_ref().and_then(|runtime| runtime.container(MAIN));
-    main.is_some_and(|main| matches!(main.state, ContainerState::Terminated(_)))
-}
-
-fn secrets(pod: &ResolvedPod) -> String {
-    pod.containers.iter().flat_map(|c| &c.env).map(|variable| variable.value.expose()).collect()
-}
-
-fn without_init(pod: &ResolvedPod) -> ResolvedPod {
-    let mut pod = pod.clone();
-    pod.containers.retain(|container| container.kind != ContainerKind::Init);
-    let mut object = k8s_openapi::api::core::v1::Pod::clone(&pod.object);
-    if let Some(spec) = &mut object.spec {
-        spec.init_containers = None;
-    }
-    if let Some(annotations) = &mut object.metadata.annotations {
-        annotations.retain(|key, _| key.rsplit('.').next() != Some("init"));
-    }
-    pod.object = Arc::new(object);
-    pod
-}
-
-fn spoil_error(bug: Bug, error: Error, pod: &ResolvedPod) -> Error {
-    match (bug, error) {
-        (Bug::PassingFailureIsFinal, Error::Unavailable { message, .. }) => Error::rejected("spec", message),
-        (Bug::RefusalLooksPassing, Error::Rejected { reason, .. }) => Error::unavailable(reason),
-        (Bug::SecretInErrors, Error::Rejected { field, reason }) => {
-            Error::rejected(field, format!("{reason}, in {}", secrets(pod)))
-        }
-        (Bug::SecretInErrors, error) => Error::unavailable(format!("{error}, for {}", secrets(pod))),
-        (_, error) => error,
-    }
-}
-
-#[async_trait]
-impl Provider for Buggy {
-    fn name(&self) -> &'static str {
-        if self.is(Bug::NameIsATitle) { "The Mock" } else { self.inner.name() }
-    }
-
-    fn native(&self) -> Features {
-        self.inner.native()
-    }
-
-    fn fields(&self) -> &FieldSupport {
-        self.inner.fields()
-    }
-
-    async fn node_info(&self) -> Result<NodeInfo> {
-        if self.is(Bug::OneCallAtATime) {
-            let _alone = self.gate.write().await;
-        }
-        if self.is(Bug::BlocksTheThread) {
-            #[expect(clippy::disallowed_methods, reason = "it is the mistake")]
-            std::thread::sleep(Duration::from_millis(250));
-        }
-        let answer = self.inner.node_info().await;
-        if self.is(Bug::SwallowsNodeErrors) && answer.is_err() {
-            return Ok(self.lock().node.clone().unwrap_or_default());
-        }
-        let mut info = answer?;
-        self.lock().node = Some(info.clone());
-        match self.bug {
-            Bug::CapacityLacksPods => drop(info.capacity.remove("pods")),
-            Bug::AllocatesMoreThanThereIs => {
-                let mut more = info.capacity.clone();
-                more.entry("pods".to_owned()).and_modify(|pods| "1M".clone_into(&mut pods.0));
-                info.allocatable = Some(more);
-            }
-            _ => {}
-        }
-        Ok(info)
-    }
-
-    async fn create_pod(&self, pod: &ResolvedPod) -> Result<()> {
-        let uid = pod.pod.uid.clone();
-        let _shared = if self.is(Bug::OneCallAtATime) { Some(self.gate.read().await) } else { None };
-        let _alone = if self.is(Bug::OneCreateAtATime) { Some(self.gate.write().await) } else { None };
-        if self.is(Bug::DroppedCreateLeaks) && !self.lock().under_way.insert(uid.clone()) {
-            return Err(Error::unavailable("it is being created"));
-        }
-        let created = self.try_create(pod).await;
-        let mut memory = self.lock();
-        memory.under_way.remove(&uid);
-        if created.is_ok() {
-            memory.created.insert(uid, pod.clone());
-        }
-        created.map_err(|error| spoil_error(self.bug, error, pod))
-    }
-
-    async fn delete_pod(&self, pod: &PodRef, grace: Duration) -> Result<()> {
-        let uid = &pod.uid;
-        let again = self.lock().deleted.contains_key(uid);
-        let mut wanted = grace;
-        match self.bug {
-            Bug::DeletesByName => {
-                for other in self.inner.list_pods().await? {
-                    if other.pod.name == pod.name {
-                        self.inner.delete_pod(&other.pod, grace).await?;
-                    }
-                }
-            }
-            Bug::UnknownCannotBeDeleted if !self.has(uid) => return Err(Error::not_found("the pod")),
-            // With a shorter one it is no second deletion but a change of the first.
-            Bug::RefusesASecondDelete if again && self.has(uid) && grace >= Duration::from_mins(1) => {
-                return Err(Error::unexpected("409: it is being deleted"));
-            }
-            Bug::DroppedDeleteLeaks if !self.lock().under_way.insert(uid.clone()) => return Ok(()),
-            Bug::IgnoresGrace => wanted = Duration::ZERO,
-            Bug::NeverKills if !again && !grace.is_zero() => wanted = grace * 3600,
-            Bug::ZeroGraceIsTheDefault if grace.is_zero() => wanted = Duration::from_secs(30),
-            Bug::IgnoresAShorterGrace if again && !grace.is_zero() => return Ok(()),
-            Bug::DeletesOnlyWhatItKnows => {
-                let memory = self.lock();
-                if !memory.created.contains_key(uid) && !memory.listed.contains(uid) {
-                    return Ok(());
-                }
-            }
-            Bug::DeletesOthers => self.others.delete_pod(pod, grace).await?,
-            _ => {}
-        }
-        let twin = self.lock().twins.get(uid).cloned();
-        if let Some(twin) = twin {
-            let twin = PodRef { uid: twin, ..pod.clone() };
-            self.inner.delete_pod(&twin, wanted).await?;
-        }
-        let deleted = self.inner.delete_pod(pod, wanted).await;
-        let revived = {
-            let mut memory = self.lock();
-            memory.under_way.remove(uid);
-            if deleted.is_ok() {
-                memory.deleted.insert(uid.clone(), pod.clone());
-            }
-            memory.created.get(uid).cloned()
-        };
-        if self.is(Bug::GoneTooEarly) && self.has(uid) {
-            let _ = self.injected.send(PodEvent::Gone { pod: pod.clone(), last: None });
-        }
-        if self.is(Bug::RevivesTheDeleted)
-            && !again
-            && let Some(pod) = revived
-        {
-            let inner = Arc::clone(&self.inner);
-            tokio::spawn(async move {
-                tokio::time::sleep(Duration::from_secs(2)).await;
-                let _ = inner.create_pod(&pod).await;
-            });
-        }
-        if self.is(Bug::SwallowsDeleteErrors) { Ok(()) } else { deleted }
-    }
-
-    async fn list_pods(&self) -> Result<Vec<ObservedPod>> {
-        let answer = self.inner.list_pods().await;
-        if self.is(Bug::ListErrorIsAbsence) && answer.is_err() {
-            return Ok(Vec::new());
-        }
-        let mut pods = answer?;
-        for pod in &mut pods {
-            self.tell(pod);
-        }
-        self.tell_list(&mut pods);
-        if self.is(Bug::ListsOthers) {
-            pods.extend(self.others.list_pods().await?);
-        }
-        Ok(pods)
-    }
-
-    fn watch_pods(self: Arc<Self>) -> BoxStream<'static, Result<PodEvent>> {
-        let injected = stream::unfold(self.injected.subscribe(), |mut injected| async move {
-            let event = injected.recv().await.ok()?;
-            Some((Ok(event), injected))
-        });
-        let watches = {
-            let mut memory = self.lock();
-            memory.watches += 1;
-            memory.watches
-        };
-        let mut watch = Arc::clone(&self.inner).watch_pods();
-        match self.bug {
-            Bug::WatchWithoutListing => watch = watch.skip(1).boxed(),
-            Bug::WatchesOnce if watches > 1 => watch = watch.take(1).chain(stream::pending()).boxed(),
-            Bug::WatchErrorIsAbsence => {
-                let empty =
-                    |item: Result<PodEvent>| Ok(item.unwrap_or_else(|_| PodEvent::Listed(Vec::new())));
-                watch = watch.map(empty).boxed();
-            }
-            Bug::WatchesOthers => {
-                let changes =
-                    |item: &Result<PodEvent>| std::future::ready(matches!(item, Ok(PodEvent::Changed(_))));
-                let others = Arc::clone(&self.others).watch_pods().filter(changes);
-                watch = stream::select(watch, others).boxed();
-            }
-            _ => {}
-        }
-        let told = watch.flat_map(move |item| {
-            stream::iter(match item {
-                Ok(event) => self.tell_event(event).into_iter().map(Ok).collect(),
-                Err(error) => vec![Err(error)],
-            })
-        });
-        stream::select(told, injected).boxed()
-    }
-
-    fn prepare(&self) -> Option<&dyn PodPrepare> {
-        Some(self)
-    }
-    fn update(&self) -> Option<&dyn PodUpdate> {
-        Some(self)
-    }
-    fn logs(&self) -> Option<&dyn ContainerLogs> {
-        Some(self)
-    }
-    fn exec(&self) -> Option<&dyn ContainerExec> {
-        Some(self)
-    }
-    fn attach(&self) -> Option<&dyn ContainerAttach> {
-        Some(self)
-    }
-    fn port_forward(&self) -> Option<&dyn PortForward> {
-        Some(self)
-    }
-    fn stats(&self) -> Option<&dyn PodStats> {
-        Some(self)
-    }
+    MeasuresNoContainer,
+    NodeCountsTheLiving,
 }

@@ -9,15 +9,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
 use vk_conformance::journal::MAIN;
+use vk_conformance::pods::CANARY;
 use vk_core::provider::{
-    ContainerAttach, ContainerExec, ContainerLogs, ContainerRef, Duplex, Error, ExecIo, ExitStatus,
-    LogOptions, LogStream, PodPrepare, PodRef, PodStats, PodUpdate, PortForward, Reader, ResolvedPod, Result,
-    Usage,
+    ContainerAttach, ContainerExec, ContainerLogs, ContainerRef, Duplex, Error, ExecIo, ExitStatus, LogEntry,
+    LogOptions, LogOutput, LogStart, LogStream, PodPrepare, PodRef, PodStats, PodUpdate, PortForward, Reader,
+    ResolvedPod, Result, Usage,
 };
 
-use crate::bug::{Bug, Buggy};
+use crate::bug::Bug;
+use crate::buggy::Buggy;
 
 /// What only mistakes ask of a provider whose capabilities are all there.
 fn lost() -> Error {
@@ -37,6 +39,12 @@ impl PodPrepare for Buggy {
                 if memory.calls > 1 { other(memory.calls) } else { own }
             }
             Bug::BreaksItsPromise => other(n),
+            // As one that looks which address is free, and keeps none for anybody.
+            Bug::PromisesTheNextFree => {
+                let mut memory = self.lock();
+                let (first, promised) = memory.promised.get_or_insert_with(|| (pod.uid.clone(), own.clone()));
+                if self.backend.observe(first).is_none() { promised.clone() } else { own }
+            }
             _ => own,
         })
     }
@@ -45,6 +53,10 @@ impl PodPrepare for Buggy {
 #[async_trait]
 impl PodUpdate for Buggy {
     async fn update_pod(&self, pod: &ResolvedPod) -> Result<()> {
+        let adds = pod.object.spec.as_ref().is_some_and(|spec| spec.ephemeral_containers.is_some());
+        if self.is(Bug::AddsNothing) && adds {
+            return Ok(());
+        }
         let updated = self.inner.update().ok_or_else(lost)?.update_pod(pod).await;
         match self.bug {
             Bug::UpdatesNobody => Ok(()),
@@ -70,7 +82,8 @@ impl ContainerLogs for Buggy {
         match self.bug {
             Bug::LogNeverEnds => options.follow = true,
             Bug::LogIgnoresTail => options.tail = None,
-            Bug::LogIgnoresStart => options.start = None,
+            Bug::LogIgnoresStart if matches!(options.start, Some(LogStart::At(_))) => options.start = None,
+            Bug::LogIgnoresAges if matches!(options.start, Some(LogStart::Ago(_))) => options.start = None,
             Bug::LogIgnoresFollow => options.follow = false,
             Bug::LogEndsWithTheRun if !runs => return Err(Error::not_found("the log")),
             _ => {}
@@ -78,6 +91,12 @@ impl ContainerLogs for Buggy {
         let opened = logs.container_logs(container, &options).await;
         let missing = matches!(opened, Err(Error::NotFound { .. }));
         match self.bug {
+            Bug::LogIsAllErrors => {
+                let on_errors = |entry: Result<LogEntry>| {
+                    entry.map(|entry| LogEntry { output: LogOutput::Stderr, ..entry })
+                };
+                Ok(opened?.map(on_errors).boxed())
+            }
             Bug::LogLacksALine if plain => Ok(opened?.skip(1).boxed()),
             Bug::FollowedLogNeverEnds if followed => Ok(opened?.chain(stream::pending()).boxed()),
             Bug::PreviousIsPresent if options.previous && opened.is_ok() => {
@@ -98,6 +117,11 @@ impl ContainerExec for Buggy {
         if self.is(Bug::ExecSplitsArguments) {
             for word in &mut command {
                 *word = word.split_whitespace().collect::<Vec<_>>().join(" ");
+            }
+        }
+        if self.is(Bug::ExecHasNoEnvironment) {
+            for word in &mut command {
+                *word = word.replace(&format!("${CANARY}"), "");
             }
         }
         if self.is(Bug::DroppedExecGoesOn) {
@@ -128,6 +152,30 @@ impl ContainerExec for Buggy {
                     let _ = tokio::io::copy(&mut errors, &mut stdout).await;
                 };
                 let (ended, ()) = futures::future::join(exec.exec(container, &command, io), merge).await;
+                return ended;
+            }
+            (
+                ExecIo::Pipes { stdin, stdout: Some(mut stdout), stderr: Some(mut stderr) },
+                Bug::ExecLosesOutput,
+            ) => {
+                // Of a command that prints on both, what it printed on the first is lost.
+                let (mut ours, theirs) = tokio::io::duplex(1 << 16);
+                let (mut errors, theirs_too) = tokio::io::duplex(1 << 16);
+                let io = ExecIo::Pipes {
+                    stdin,
+                    stdout: Some(Box::new(theirs)),
+                    stderr: Some(Box::new(theirs_too)),
+                };
+                let pass = async move {
+                    let (mut out, mut err) = (Vec::new(), Vec::new());
+                    let _ = ours.read_to_end(&mut out).await;
+                    let _ = errors.read_to_end(&mut err).await;
+                    if err.is_empty() {
+                        let _ = stdout.write_all(&out).await;
+                    }
+                    let _ = stderr.write_all(&err).await;
+                };
+                let (ended, ()) = futures::future::join(exec.exec(container, &command, io), pass).await;
                 return ended;
             }
             (io, _) => io,
@@ -179,6 +227,7 @@ impl PortForward for Buggy {
             (Bug::ForwardIsNeverHalfClosed, Ok(stream)) => {
                 Ok(Box::new(Half { stream, closes: false, closed: false }))
             }
+            (Bug::ForwardWaitsForTheEnd, Ok(stream)) => Ok(Box::new(at_the_end(stream))),
             (Bug::HalfCloseIsClose, Ok(stream)) => Ok(Box::new(Half { stream, closes: true, closed: false })),
             (Bug::ClosedPortIsOpen, Err(Error::Unavailable { .. }))
             | (Bug::UnknownPodHasPorts, Err(Error::NotFound { .. })) => {
@@ -206,6 +255,11 @@ impl PodStats for Buggy {
                         cpu.usage_core_nano_seconds = Some(1_000_000_000 / calls);
                     }
                 }
+                Bug::PartsAreMore => {
+                    if let Some(memory) = &mut container.memory {
+                        memory.usage_bytes = memory.rss_bytes.map(|bytes| bytes - 1);
+                    }
+                }
                 Bug::UnknownIsZero => {
                     if let Some(memory) = &mut container.memory {
                         memory.rss_bytes = Some(0);
@@ -214,12 +268,33 @@ impl PodStats for Buggy {
                 _ => {}
             }
         }
+        if self.is(Bug::MeasuresNoContainer) {
+            usage.pods.iter_mut().for_each(|pod| pod.containers.clear());
+        }
+        if self.is(Bug::NodeCountsTheLiving)
+            && let Some(cpu) = usage.node.as_mut().and_then(|node| node.cpu.as_mut())
+        {
+            cpu.usage_core_nano_seconds = Some(usage.pods.len() as u64);
+        }
         if self.is(Bug::MeasuresTwice) {
             let again = usage.pods.clone();
             usage.pods.extend(again);
         }
         Ok(usage)
     }
+}
+
+/// A connection on which nothing goes out before all of it has been said.
+fn at_the_end(mut stream: Box<dyn Duplex>) -> DuplexStream {
+    let (client, mut ours) = tokio::io::duplex(1 << 16);
+    tokio::spawn(async move {
+        let mut said = Vec::new();
+        let _ = ours.read_to_end(&mut said).await;
+        let _ = stream.write_all(&said).await;
+        let _ = stream.shutdown().await;
+        let _ = tokio::io::copy(&mut stream, &mut ours).await;
+    });
+    client
 }
 
 /// An input that never ends.

@@ -2,13 +2,20 @@
 //! with one mistake each.
 
 mod bug;
+mod buggy;
 mod capabilities;
 mod seeded;
+mod stored;
 mod subjects;
+mod told;
 mod whole;
 
 mod over_the_mock {
     vk_conformance::conformance!(paused crate::subjects::mock);
+}
+
+mod over_the_state_file {
+    vk_conformance::conformance!(paused crate::stored::Stored::new);
 }
 
 mod over_the_runner {
@@ -21,6 +28,10 @@ mod over_limited {
 
 mod over_delayed {
     vk_conformance::conformance!(paused crate::subjects::delayed);
+}
+
+mod over_metered {
+    vk_conformance::conformance!(paused crate::subjects::metered);
 }
 
 mod over_faulty {

@@ -7,9 +7,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
 use vk_conformance::journal::MAIN;
+use vk_conformance::pods::{ADDED, INIT, OTHER};
 use vk_conformance::{Patience, Recipe, Subject, Work};
 use vk_core::clock::Clock;
 use vk_core::containers::{Dial, PodRunner};
+use vk_core::metrics::Metrics;
 use vk_core::provider::{Delayed, Delays, Faults, Faulty, Limited, Limits, Provider, Result};
 use vk_mock::{MockBackend, MockConfig, MockContainers, MockProvider, PREFIX};
 
@@ -32,7 +34,7 @@ impl fmt::Debug for Mock {
     }
 }
 
-fn clock() -> Clock {
+pub(crate) fn clock() -> Clock {
     Clock::virtual_from("2026-11-28T10:00:00Z".parse().expect("a timestamp"))
 }
 
@@ -61,6 +63,12 @@ pub(crate) fn delayed() -> Mock {
     let second = Duration::from_secs(1);
     let delays = Delays { node_info: second, create: second, delete: second, list: second };
     Mock::wrapped("delayed", Arc::new(move |inner, _| Arc::new(Delayed::new(inner, delays))))
+}
+
+/// What a node puts around every provider, its own and yours.
+pub(crate) fn metered() -> Mock {
+    let wrap: Wrap = Arc::new(|inner, _| vk_core::provider::metered(inner, Metrics::new("virtual-1")));
+    Mock::wrapped("metered", wrap)
 }
 
 /// Its own switches stand for those of the backend.
@@ -160,7 +168,7 @@ impl Subject for Runner {
     }
 
     fn recipe(&self, container: &str, work: &Work) -> Option<Recipe> {
-        assert!([MAIN, "init"].contains(&container), "{container}");
+        assert!([MAIN, INIT, OTHER, ADDED].contains(&container), "{container}");
         if *work == Work::Serve {
             let mut recipe = Recipe::image("tool:1").serving_http(8080);
             recipe.command = ["tool", "serve"].map(str::to_owned).into();

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use vk_conformance::report::{Report, Verdict};
 use vk_conformance::{CLAUSES, Subject, Suite};
+use vk_core::metrics::Metrics;
+use vk_core::provider::{Delayed, Delays, Faults, Faulty, Limited, Limits, Provider};
 
-use crate::subjects::{Mock, Runner, delayed, faulty, limited, mock};
+use crate::subjects::{Mock, Runner, delayed, faulty, limited, metered, mock};
 
 fn not_applicable(report: &Report) -> Vec<&str> {
     let skipped = report.outcomes.iter().filter(|o| matches!(o.verdict, Verdict::NotApplicable { .. }));
@@ -46,7 +48,7 @@ async fn what_does_not_apply_to_the_runner_is_named_with_its_reason() {
         let outcome = report.outcomes.iter().find(|outcome| outcome.clause == clause).unwrap();
         assert_eq!(outcome.verdict, Verdict::not_applicable(why), "{clause}");
     }
-    assert_eq!(not_applicable(&report).len(), 16, "{}", report.to_text());
+    assert_eq!(not_applicable(&report).len(), 19, "{}", report.to_text());
 }
 
 #[tokio::test(start_paused = true)]
@@ -95,14 +97,46 @@ fn a_clause_that_does_not_exist_is_no_clause() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn decorators_change_neither_name_nor_node_nor_features() {
+async fn decorators_change_nothing_of_what_a_provider_says_of_itself() {
     let plain = mock().connect().await.unwrap();
     let node = plain.node_info().await.unwrap();
-    let decorated: [(&str, Mock); 3] = [("limited", limited()), ("delayed", delayed()), ("faulty", faulty())];
+    let decorated: [(&str, Mock); 4] =
+        [("limited", limited()), ("delayed", delayed()), ("faulty", faulty()), ("metered", metered())];
     for (what, subject) in decorated {
         let provider = subject.connect().await.unwrap();
         assert_eq!(provider.name(), plain.name(), "{what}");
         assert_eq!(provider.native(), plain.native(), "{what}");
+        assert_eq!(provider.fields(), plain.fields(), "{what}");
         assert_eq!(provider.node_info().await.unwrap(), node, "{what}");
+        assert_eq!(capabilities(&*provider), capabilities(&*plain), "{what}");
     }
+}
+
+/// A decorator may take a capability over, but neither lose one nor make one up.
+#[tokio::test(start_paused = true)]
+async fn decorators_offer_what_a_provider_offers() {
+    let plain = Runner::new().connect().await.unwrap();
+    let (less, all) = (capabilities(&*plain), capabilities(&*mock().connect().await.unwrap()));
+    assert!(less.contains(&false) && !all.contains(&false), "{less:?} {all:?}");
+    let decorated: [Arc<dyn Provider>; 4] = [
+        Arc::new(Limited::new(Arc::clone(&plain), Limits::default())),
+        Arc::new(Delayed::new(Arc::clone(&plain), Delays::default())),
+        Arc::new(Faulty::new(Arc::clone(&plain), Faults::default())),
+        vk_core::provider::metered(plain, Metrics::new("virtual-1")),
+    ];
+    for provider in decorated {
+        assert_eq!(capabilities(&*provider), less, "{provider:?}");
+    }
+}
+
+fn capabilities(provider: &dyn Provider) -> [bool; 7] {
+    [
+        provider.prepare().is_some(),
+        provider.update().is_some(),
+        provider.logs().is_some(),
+        provider.exec().is_some(),
+        provider.attach().is_some(),
+        provider.port_forward().is_some(),
+        provider.stats().is_some(),
+    ]
 }
