@@ -123,8 +123,15 @@ impl ContainerBackend for Tasks {
 
     async fn reserve_addresses(&self, pod: &PodRef) -> Result<Vec<IpAddr>> {
         let mut state = self.state();
-        let next = IpAddr::from([192, 0, 2, u8::try_from(state.addresses.len() + 1).unwrap_or(254)]);
-        Ok(vec![*state.addresses.entry(pod.uid.clone()).or_insert(next)])
+        if let Some(address) = state.addresses.get(&pod.uid) {
+            return Ok(vec![*address]);
+        }
+        let mut free = (1..255).map(|last| IpAddr::from([192, 0, 2, last]));
+        let taken: Vec<IpAddr> = state.addresses.values().copied().collect();
+        let address =
+            free.find(|address| !taken.contains(address)).ok_or_else(|| Error::exhausted("pod addresses"))?;
+        state.addresses.insert(pod.uid.clone(), address);
+        Ok(vec![address])
     }
 
     async fn create_sandbox(&self, pod: &ResolvedPod) -> Result<Vec<IpAddr>> {

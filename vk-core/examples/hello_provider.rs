@@ -6,6 +6,7 @@
 
 // ANCHOR: imports
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use vk_core::{Node, Shutdown};
 #[derive(Debug, Default)]
 struct Hello {
     pods: Mutex<HashMap<PodUid, ObservedPod>>,
+    addresses: AtomicU8,
 }
 
 impl Hello {
@@ -61,7 +63,9 @@ impl Provider for Hello {
 
     async fn create_pod(&self, pod: &ResolvedPod) -> Result<()> {
         let now = Timestamp::now();
-        let runtime = PodRuntime::new(Sandbox::Ready).with_ip([192, 0, 2, 7].into()).with_started_at(now);
+        // No two pods have one address: this lasts for 255 of them.
+        let last = self.addresses.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        let runtime = PodRuntime::new(Sandbox::Ready).with_ip([192, 0, 2, last].into()).with_started_at(now);
         let runtime = pod.containers.iter().fold(runtime, |runtime, container| {
             runtime.with_container(ObservedContainer::running(container.name.as_str(), now))
         });

@@ -30,7 +30,7 @@ use vk_mock::{MockConfig, MockProvider};
 #[global_allocator]
 static ALLOCATOR: Cap<std::alloc::System> = Cap::new(std::alloc::System, usize::MAX);
 
-/// Nodes that start at once. Each registers, which is an error when it takes more than half a minute, and then works on
+/// Nodes that start at once. Each registers, which is an error when it takes more than 25 s, and then works on
 /// all of its pods.
 const STARTING: usize = 50;
 

@@ -6,8 +6,8 @@
 //!
 //! # Contract
 //!
-//! The clauses below are what the node relies on. The conformance suite, `vk-conformance`, has a function for each
-//! thing that they demand, under the same headings; those of a capability are in its trait's documentation.
+//! The clauses below are what the node relies on. The conformance suite, `vk-conformance`, has functions
+//! under the same headings for what can be seen from outside; those of a capability are in its trait's documentation.
 //! `docs/contract.md` has them in short, and what happens around them: which calls overlap, what follows from each
 //! error in each call, when a pod counts as gone, what a restart does.
 //!
@@ -28,8 +28,8 @@
 //! list yields that error, never an empty listing.
 //!
 //! ## Ordering
-//! Calls for one UID never overlap: the node waits for one to end, or drops it, before the next. Calls
-//! for different UIDs do overlap. Events for one UID arrive in the order in which things happened, and no
+//! Of `prepare_pod`, `create_pod`, `update_pod` and `delete_pod` one at a time is under way for a UID: the node waits for
+//! it to end, or drops it, before the next. Reads and streams come beside them, and calls for different UIDs overlap. Events for one UID arrive in the order in which things happened, and no
 //! listing shows a pod in an earlier state than the listing before it: restarts are counted up, a run that has
 //! ended does not run again, and a sandbox that is gone stays gone.
 //!
@@ -93,10 +93,12 @@
 //!   capabilities come at any time beside them. There is one watch, one listing by the node and one measurement at a
 //!   time; logs, exec, attach and port-forward come several at once, also about one container.
 //! - No pod is created before the pods have been listed on both sides, nor before all that it refers to has been read.
-//! - No pod is taken for absent within its [creation grace](crate::config::NodeConfig::creation_grace), on an error, or when
-//!   [too many](crate::config::NodeConfig::mass_absence_percent) are missing at once.
+//! - No pod that is not being deleted is taken for absent within its
+//!   [creation grace](crate::config::NodeConfig::creation_grace), on an error, or when
+//!   [too many](crate::config::NodeConfig::mass_absence_percent) are missing at once; a process's first listing is believed.
 //! - A failed call is repeated for as long as the pod lives, with back-off, but for an update that answers
-//!   [`Error::Rejected`] or [`Error::NotFound`]. Of all errors, only `Rejected` by `create_pod` ends a pod.
+//!   [`Error::Rejected`] or [`Error::NotFound`]. Of all errors, only `Rejected` by `create_pod`, or by
+//!   [`prepare_pod`](PodPrepare::prepare_pod) before it, ends a pod.
 //! - Dropping a future or a stream is the only way in which it says that it is not interested any more.
 //!
 //! # Flow of one pod
@@ -146,6 +148,7 @@ pub(crate) use self::wrap::fake;
 #[doc(hidden)]
 pub use self::wrap::metered;
 pub use self::wrap::{Delayed, Delays, Faults, Faulty, Limited, Limits, Verb};
+pub use crate::events::{PodEventRecord, Reason, Severity};
 
 mod error;
 pub mod fields;
@@ -327,12 +330,14 @@ impl Features {
 #[async_trait]
 pub trait PodPrepare: Send + Sync {
     /// Reserves the pod's network identity and returns its addresses, at most one per family. Called
-    /// before [`Provider::create_pod`] for pods whose environment or files refer to `status.podIP(s)`.
+    /// before [`Provider::create_pod`], and before [`PodUpdate::update_pod`] of a pod whose addresses are not known, for
+    /// pods with variables that refer to `status.podIP(s)`.
     /// Repeatable: same UID, same addresses. Two pods that exist, or are promised to, have none in common, and a
-    /// pod has the addresses that it was promised, also after a restart of the daemon.
+    /// pod has the addresses that it was promised, also after a restart of the daemon. [`Provider::delete_pod`] frees
+    /// them, and is called for that also for a pod that was never created.
     ///
     /// # Errors
-    /// The pod stays `Pending` after any of them, and is tried again.
+    /// As of the call that it comes before.
     async fn prepare_pod(&self, pod: &PodRef) -> Result<Vec<std::net::IpAddr>>;
 }
 

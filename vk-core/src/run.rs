@@ -28,8 +28,8 @@ use crate::shutdown::Shutdown;
 /// A node of a cluster, ready to run.
 ///
 /// # Flow
-/// [`run`](Self::run) serves the kubelet API, watches pods on both sides and registers the node at once; the
-/// node becomes `Ready` when it is registered, its pods have been listed, and its provider is well.
+/// [`run`](Self::run) serves the kubelet API and registers the node at once, and works on its pods from the
+/// registration on; the node becomes `Ready` when its pods have been listed on both sides, and its provider is well.
 ///
 /// # Shutdown
 /// [`Shutdown::drain`]: the node becomes NotReady, no pod is started any more, followed logs end, statuses that

@@ -169,7 +169,7 @@ pub(crate) struct Flags {
     /// Version the node reports [default: the API server's, with ours added]
     #[arg(long, value_name = "VERSION", help_heading = "Node")]
     pub(crate) kubelet_version: Option<String>,
-    /// How many creations are under way at the provider at once, and how many updates and deletions beside them [default: 256]
+    /// How many creations are under way at the provider at once; updates and deletions have as many each [default: 256]
     #[arg(long, value_name = "N", help_heading = "Node")]
     pub(crate) provider_calls: Option<usize>,
     /// How long a creation, update, deletion or listing may take before it is dropped and repeated later [default: 2m]

@@ -130,6 +130,7 @@ real! {
         a_creation_that_fails_is_repeated_until_it_works,
         a_pod_that_cannot_be_created_yet_says_why,
         a_pod_whose_address_cannot_be_reserved_says_why,
+        addresses_reserved_for_nothing_are_free_again,
         a_refused_pod_fails_at_once_and_is_not_tried_again,
         a_lost_answer_to_a_creation_starts_nothing_twice,
         a_lost_answer_to_a_deletion_keeps_nothing,

@@ -47,6 +47,7 @@ use crate::provider::{
 /// | `find_image`, `pull_image` | waiting `InvalidImageName`, event `InspectFailed` | waiting `ErrImagePull`, then `ImagePullBackOff`; tried again |
 /// | `create_container` | waiting `CreateContainerConfigError` with the reason; tried again | `CreateContainerError`; tried again |
 /// | `start_container` | as any other | ended as `StartError`, 128; restarted by the pod's policy |
+/// | `reserve_addresses` | the pod is `Failed` | event `ProviderCreateFailed`; tried again with back-off |
 /// | the others | logged and tried again | logged and tried again |
 ///
 /// Messages are shown to the pod's owner word for word; they hold no secrets.
@@ -63,14 +64,15 @@ pub trait ContainerBackend: fmt::Debug + Send + Sync + 'static {
     async fn node_info(&self) -> Result<NodeInfo>;
 
     /// Reserves the addresses that the pod's sandbox will have, at most one per family, before anything else is
-    /// known of it. Repeatable: same UID, same addresses. Freed with the sandbox.
+    /// known of it. Repeatable: same UID, same addresses. Freed with the sandbox, by
+    /// [`remove_sandbox`](Self::remove_sandbox), which comes also where none was made.
     async fn reserve_addresses(&self, pod: &PodRef) -> Result<Vec<IpAddr>>;
 
     /// Makes the pod's sandbox (network, host name, DNS, volumes with their files) and returns its addresses.
     async fn create_sandbox(&self, pod: &ResolvedPod) -> Result<Vec<IpAddr>>;
 
     /// Kills what is left of the pod and frees everything of it, logs and reserved addresses included. When it
-    /// returns, nothing of the pod runs.
+    /// returns, nothing of the pod runs. A pod that is unknown, or that another node has, is left alone: that is `Ok`.
     async fn remove_sandbox(&self, pod: &PodRef) -> Result<()>;
 
     /// Kills what is left of the pod and takes its network down, but keeps the remains of its containers for

@@ -218,7 +218,8 @@ impl<B: ContainerBackend> Provider for PodRunner<B> {
 
     async fn delete_pod(&self, pod: &PodRef, grace: Duration) -> Result<()> {
         if !self.is_there(&pod.uid).await? {
-            return Ok(());
+            // Its addresses may have been reserved.
+            return self.backend.remove_sandbox(pod).await;
         }
         let mail = if let Some(mail) = self.shared.mailbox(&pod.uid) {
             mail

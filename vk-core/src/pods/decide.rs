@@ -28,6 +28,8 @@ pub(crate) enum Step {
         /// How long it may take.
         grace: Duration,
     },
+    /// Nothing was ever started, but addresses may be reserved: have them freed.
+    Release,
     /// Nothing can run any more, because nothing was ever started.
     Settle,
     /// Remove the API object.
@@ -46,6 +48,7 @@ impl Step {
             Self::Look => "look",
             Self::Update => "update",
             Self::Delete { .. } => "delete",
+            Self::Release => "release",
             Self::Settle => "settle",
             Self::Remove => "remove",
             Self::Forget => "forget",
@@ -94,6 +97,10 @@ pub(crate) fn decide(record: &Record, now: Instant, wall: Timestamp, patience: &
             }
         }
         PodState::Terminating => terminate(record, now, wall, patience),
+        // Refused, or deleted while no process was there, after its addresses were reserved.
+        PodState::Terminated | PodState::Released if is_to_release(record) => {
+            backed_off(record, now, Step::Release)
+        }
         PodState::Terminated => Step::Wait,
         PodState::Released => match &record.desired {
             Some(desired) if desired.deletion.is_some() && !record.removed => {
@@ -110,9 +117,17 @@ pub(crate) fn decide(record: &Record, now: Instant, wall: Timestamp, patience: &
     }
 }
 
+/// Whether addresses of a pod that is over may still be reserved. A pod that another process met may have run, which does
+/// no harm: its addresses are freed twice.
+fn is_to_release(record: &Record) -> bool {
+    let is_leaving = record.desired.as_ref().is_some_and(|desired| desired.deletion.is_some());
+    record.holds_addresses() && (record.promised == Some(true) || is_leaving)
+}
+
 fn terminate(record: &Record, now: Instant, wall: Timestamp, patience: &Patience) -> Step {
     if record.presence == Presence::Absent && !record.was_created() {
-        return Step::Settle;
+        let holds = record.holds_addresses();
+        return if holds { backed_off(record, now, Step::Release) } else { Step::Settle };
     }
     let grace = match record.desired.as_ref().and_then(|desired| desired.deletion) {
         Some(deletion) => {
@@ -204,6 +219,28 @@ mod tests {
             record.suspect = true;
             assert_eq!(step(&record), Step::Confirm, "{state:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn addresses_that_are_reserved_are_freed_before_a_pod_that_was_never_created_goes() {
+        let mut record = record(Some(PodState::Terminating), Presence::Absent, true);
+        record.promised = Some(true);
+        assert_eq!(step(&record), Step::Release);
+        record.promised = Some(false);
+        assert_eq!(step(&record), Step::Settle);
+        // An earlier process may have reserved them, if the pod wants to know them.
+        record.promised = None;
+        record.desired.as_mut().expect("it has an object").wants_address = true;
+        assert_eq!(step(&record), Step::Release);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_pod_has_its_addresses_freed_and_one_that_ended_keeps_its_logs() {
+        let mut record = record(Some(PodState::Terminated), Presence::Absent, false);
+        record.promised = Some(true);
+        assert_eq!(step(&record), Step::Release);
+        record.create = CreateCall::Accepted { at: Instant::now() };
+        assert_eq!(step(&record), Step::Wait);
     }
 
     #[tokio::test(start_paused = true)]

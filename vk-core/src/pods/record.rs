@@ -41,6 +41,8 @@ pub(crate) struct Desired {
     pub(crate) is_unallocated: bool,
     /// Its status was written for an earlier generation of it.
     pub(crate) is_unobserved: bool,
+    /// A variable of it refers to its own address.
+    pub(crate) wants_address: bool,
     /// A fingerprint of the specification's containers: what a provider would have to change.
     pub(crate) fingerprint: u64,
 }
@@ -80,6 +82,7 @@ impl Desired {
             marks: fingerprint_of_marks(&pod),
             is_unallocated: Allocation::of_status(&pod).is_some(),
             is_unobserved: is_unobserved(&pod),
+            wants_address: wants_address(&pod),
             fingerprint: fingerprint(&pod),
             // Boxed first: bytes keep the room that a vector has left over.
             json: serde_json::to_vec(&pod).ok()?.into_boxed_slice().into(),
@@ -99,6 +102,23 @@ impl Desired {
     pub(crate) fn is_stale_beside(&self, other: &Self) -> bool {
         matches!((self.version, other.version), (Some(mine), Some(theirs)) if mine <= theirs)
     }
+}
+
+/// A fingerprint of whatever was before.
+pub(super) fn unlike(fingerprint: u64) -> u64 {
+    !fingerprint
+}
+
+/// Whether a variable of the pod refers to the pod's own address.
+pub(super) fn wants_address(pod: &Pod) -> bool {
+    let Some(spec) = &pod.spec else { return false };
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let variables = containers
+        .flat_map(|container| container.env.iter().flatten())
+        .chain(spec.ephemeral_containers.iter().flatten().flat_map(|c| c.env.iter().flatten()));
+    let mut paths = variables
+        .filter_map(|variable| Some(variable.value_from.as_ref()?.field_ref.as_ref()?.field_path.as_str()));
+    paths.any(|path| matches!(path, "status.podIP" | "status.podIPs"))
 }
 
 /// Whether the status was written for an earlier generation of the pod. API servers before 1.33 count none.
@@ -251,6 +271,9 @@ pub(crate) struct Record {
     /// What the pod was resolved from has changed, or its backend has forgotten what it was given: it is to have
     /// the pod again.
     pub(crate) stale: bool,
+    /// Whether the provider was asked to reserve the pod's addresses, and has not been told that they are free again. An
+    /// earlier process may have asked, too: `None`.
+    pub(crate) promised: Option<bool>,
     /// When its tokens are to be replaced.
     pub(crate) refresh_at: Option<Instant>,
     /// A listing did not have the pod, and that was no proof yet: it needs a look.
@@ -295,6 +318,7 @@ impl Record {
             given: None,
             resize: None,
             stale: false,
+            promised: None,
             refresh_at: None,
             missing: false,
             unanswered: false,
@@ -343,7 +367,7 @@ impl Record {
             self.stale |= self.create == CreateCall::NotSent;
             // What was changed while no process was there to see it has yet to reach the backend.
             self.applied = self.desired.as_ref().map(|desired| {
-                if desired.is_unobserved { !desired.fingerprint } else { desired.fingerprint }
+                if desired.is_unobserved { unlike(desired.fingerprint) } else { desired.fingerprint }
             });
             self.find_resize();
         }
@@ -449,6 +473,12 @@ impl Record {
             && self.place.is_none()
             && !self.was_created()
             && !matches!(self.situation, Situation::Refused { .. })
+    }
+
+    /// Whether addresses may be reserved for a pod that was never created.
+    pub(crate) fn holds_addresses(&self) -> bool {
+        let wanted = || self.desired.as_ref().is_some_and(|desired| desired.wants_address);
+        !self.was_created() && self.promised.unwrap_or_else(wanted)
     }
 
     /// Whether a create may have reached the backend.

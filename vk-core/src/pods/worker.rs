@@ -12,7 +12,7 @@ use tracing::Instrument as _;
 use super::decide::{Patience, Step, decide};
 use super::observer::Observer;
 use super::publisher::Publisher;
-use super::record::{CreateCall, DeleteCall, Desired, Record, fingerprint};
+use super::record::{CreateCall, DeleteCall, Desired, Record, fingerprint, unlike, wants_address};
 use super::resolve::{LateBound, ResolveError, Resolver};
 use super::source::chain;
 use super::state::{PodInput, PodState};
@@ -118,6 +118,7 @@ impl Worker {
                 Step::Delete { grace } => {
                     self.delete(&pod, grace, &mut slot).instrument(told("delete")).await;
                 }
+                Step::Release => self.release(&pod, &mut slot).instrument(told("release")).await,
                 Step::Settle => {
                     if self.may_create.load(Ordering::Acquire) && !self.is_admitted(uid) {
                         self.admit(uid).instrument(told("admit")).await;
@@ -346,6 +347,7 @@ impl Worker {
             && let Some(capability) = self.provider.prepare()
             && wants_address(object)
         {
+            self.table.with(&pod.uid, |record| record.promised = Some(true));
             let call = async {
                 let _turn = self.creates.acquire().await;
                 timeout(self.config.provider_timeout, capability.prepare_pod(pod))
@@ -407,16 +409,25 @@ impl Worker {
                 "provider {} cannot change a running pod; it runs on as it was",
                 self.provider.name()
             );
-            self.record(pod, Reason::ProviderUpdateFailed, &message);
-            let fingerprint =
-                self.table.with(&pod.uid, |record| record.desired.as_ref().map(|d| d.fingerprint));
-            return self.applied(&pod.uid, fingerprint.flatten());
+            let (fingerprint, applied) = self
+                .table
+                .with(&pod.uid, |record| (record.desired.as_ref().map(|d| d.fingerprint), record.applied))
+                .unwrap_or_default();
+            // Of what changed while no process was there nobody knows whether it is anything that runs.
+            if applied != fingerprint.map(unlike) {
+                self.record(pod, Reason::ProviderUpdateFailed, &message);
+            }
+            return self.applied(&pod.uid, fingerprint);
         };
         let late = match self.prepare(pod, object, slot).await {
             Ok(late) => late,
             Err(error) => {
                 let message = error.chain();
                 self.record(pod, Reason::ProviderUpdateFailed, &message);
+                if error.retry() == Retry::Never {
+                    let desired = |record: &mut Record| record.desired.as_ref().map(|d| d.fingerprint);
+                    return self.applied(&pod.uid, self.table.with(&pod.uid, desired).flatten());
+                }
                 return self.failed(pod, "reserving the pod's addresses", &message, error.retry());
             }
         };
@@ -531,6 +542,32 @@ impl Worker {
         }
     }
 
+    /// Frees the addresses of a pod that is never created.
+    async fn release(&self, pod: &PodRef, slot: &mut Slot<'_>) {
+        let call = async {
+            if self.provider.prepare().is_none() {
+                return Ok(());
+            }
+            let _turn = self.deletes.acquire().await;
+            timeout(self.config.provider_timeout, self.provider.delete_pod(pod, Duration::ZERO))
+                .await
+                .unwrap_or_else(|_| Err(Error::unavailable("delete pod: no answer in time")))
+        };
+        match slot.outside(call).await {
+            Ok(()) | Err(Error::NotFound { .. }) => {
+                self.table.with(&pod.uid, |record| {
+                    record.promised = Some(false);
+                    record.forget_failures();
+                });
+            }
+            Err(error) => {
+                let message = error.chain();
+                self.record(pod, Reason::ProviderDeleteFailed, &message);
+                self.failed(pod, "freeing the pod's addresses", &message, error.retry());
+            }
+        }
+    }
+
     async fn remove(&self, pod: &PodRef) {
         match self.publisher.remove(pod).await {
             Ok(true) => {
@@ -583,18 +620,6 @@ impl Worker {
 /// A failure's message that can be told from another incarnation's: `kubectl describe pod` shows no UID but in events.
 fn whose(pod: &PodRef, message: &str) -> String {
     format!("{message} (pod {pod}, UID {})", pod.uid)
-}
-
-/// Whether a variable of the pod refers to the pod's own address.
-fn wants_address(pod: &Pod) -> bool {
-    let Some(spec) = &pod.spec else { return false };
-    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let variables = containers
-        .flat_map(|container| container.env.iter().flatten())
-        .chain(spec.ephemeral_containers.iter().flatten().flat_map(|c| c.env.iter().flatten()));
-    let mut paths = variables
-        .filter_map(|variable| Some(variable.value_from.as_ref()?.field_ref.as_ref()?.field_path.as_str()));
-    paths.any(|path| matches!(path, "status.podIP" | "status.podIPs"))
 }
 
 fn running_containers(record: &Record) -> Vec<String> {

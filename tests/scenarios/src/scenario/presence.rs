@@ -173,7 +173,7 @@ pub async fn a_second_daemon_of_a_name_leaves_its_pods_alone(world: &World) {
         .clock(world.clock())
         .instance(Instance::named("rival"))
         .build();
-    let ended = rival.run(Shutdown::new()).await;
+    let ended = Box::pin(rival.run(Shutdown::new())).await;
     assert!(matches!(ended, Err(NodeError::Register(RegisterError::HeldByAnother { .. }))), "{ended:?}");
     let after: BTreeSet<_> = pods.list().await.iter().map(ResourceExt::resource_version).collect();
     assert_eq!(after, before, "what the rival's backend lacks is not lost");

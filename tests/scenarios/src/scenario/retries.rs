@@ -50,22 +50,14 @@ pub async fn a_pod_that_cannot_be_created_yet_says_why(world: &World) {
 /// A pod that wants to know its address, and for which there is none, waits with the provider's reason; with an address
 /// it runs.
 pub async fn a_pod_whose_address_cannot_be_reserved_says_why(world: &World) {
-    let mut two = MockConfig::default();
-    two.pod_cidr = "10.88.0.0/30".parse().expect("a range");
-    let node = VirtualNode::start(world, config(world), backend_with(world, two));
+    let node = VirtualNode::start(world, config(world), backend_with(world, two_addresses()));
     node.until_ready(world).await;
     let pods = Pods::of(world);
-    let knowing = |name: &str| {
-        let mut object = serde_json::to_value(pod(name, &node.name)).expect("a pod is JSON");
-        object["spec"]["containers"][0]["env"] =
-            json!([{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]);
-        serde_json::from_value(object).expect("a pod")
-    };
     for name in ["a", "b"] {
-        pods.create(&knowing(name)).await;
+        pods.create(&knowing_its_address(pod(name, &node.name))).await;
         pods.until_ready(name).await;
     }
-    let created = pods.create(&knowing("late")).await;
+    let created = pods.create(&knowing_its_address(pod("late", &node.name))).await;
     let event = pods.until_event(&created, "ProviderCreateFailed").await;
     assert!(event.message.unwrap_or_default().contains("pod addresses"));
     let waiting = pods.until("late", "says why", |pod| status_of(pod).message.is_some()).await;
@@ -75,6 +67,60 @@ pub async fn a_pod_whose_address_cannot_be_reserved_says_why(world: &World) {
     pods.until_ready("late").await;
     agree(world, &node).await;
     node.remove(world).await;
+}
+
+/// Addresses that were reserved for pods that never ran are free again: of a pod that was refused, of one that was
+/// deleted while it waited, and of one that was deleted while the node was dead.
+pub async fn addresses_reserved_for_nothing_are_free_again(world: &World) {
+    let node = VirtualNode::start(world, config(world), backend_with(world, two_addresses()));
+    node.until_ready(world).await;
+    let pods = Pods::of(world);
+    for name in ["refused-1", "refused-2"] {
+        let refused = annotated(name, &node.name, &[("reject-create", "spec.hostPID")]);
+        pods.create(&knowing_its_address(refused)).await;
+        pods.until_phase(name, "Failed").await;
+    }
+    for name in ["deleted-1", "deleted-2"] {
+        let created = pods.create(&knowing_its_address(needing(name, &node.name, "ConfigMap", false))).await;
+        pods.until_event(&created, "MandatoryConfigMapNotFound").await;
+        pods.delete(name).await;
+        pods.until_gone(name).await;
+    }
+    let orphaned = ["orphaned-1", "orphaned-2"];
+    for name in orphaned {
+        let created = pods.create(&knowing_its_address(needing(name, &node.name, "ConfigMap", false))).await;
+        pods.until_event(&created, "MandatoryConfigMapNotFound").await;
+    }
+    let (config, backend) = node.kill().await;
+    for name in orphaned {
+        pods.delete(name).await;
+    }
+    let node = VirtualNode::start(world, config, backend);
+    for name in orphaned {
+        pods.until_gone(name).await;
+    }
+    for name in ["a", "b"] {
+        pods.create(&knowing_its_address(pod(name, &node.name))).await;
+        pods.until_ready(name).await;
+    }
+    agree(world, &node).await;
+    node.remove(world).await;
+}
+
+fn two_addresses() -> MockConfig {
+    let mut config = MockConfig::default();
+    config.pod_cidr = "10.88.0.0/30".parse().expect("a range");
+    config
+}
+
+fn knowing_its_address(pod: Pod) -> Pod {
+    let mut object = serde_json::to_value(pod).expect("a pod is JSON");
+    let variable = json!({"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}});
+    match object["spec"]["containers"][0]["env"].as_array_mut() {
+        Some(variables) => variables.push(variable),
+        None => object["spec"]["containers"][0]["env"] = json!([variable]),
+    }
+    serde_json::from_value(object).expect("a pod")
 }
 
 async fn agree_nothing_runs(world: &World, node: &VirtualNode, pods: &Pods, name: &str) {

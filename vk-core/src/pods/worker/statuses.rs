@@ -69,6 +69,7 @@ impl Worker {
                 runtime.outcome.get_or_insert_with(|| outcome.clone());
             }
             let untouched = record.presence != Presence::Present && !record.was_created();
+            let is_given = record.applied.is_none_or(|applied| applied == desired.fingerprint);
             Some((
                 record.pod.clone(),
                 desired.clone(),
@@ -78,9 +79,11 @@ impl Worker {
                 record.quiet_until,
                 untouched,
                 record.end_is_untold(),
+                is_given,
             ))
         });
-        let Some((pod, desired, runtime, situation, state, quiet_until, untouched, untold)) = view.flatten()
+        let Some((pod, desired, runtime, situation, state, quiet_until, untouched, untold, is_given)) =
+            view.flatten()
         else {
             // Without an object there is nobody to tell.
             self.table.with(uid, |record| {
@@ -91,10 +94,15 @@ impl Worker {
             return;
         };
         // Decoded here, not under the table's lock.
-        let object = match desired.pod() {
+        let mut object = match desired.pod() {
             Ok(object) => object,
             Err(error) => return tracing::error!(%pod, %error, "reading back a kept pod"),
         };
+        // The status is of the pod that the provider has: the next process learns by it what is yet to be given.
+        let observed = object.status.as_ref().and_then(|status| status.observed_generation);
+        if state == PodState::Syncing && !is_given && observed.is_some() {
+            object.metadata.generation = observed;
+        }
         let none = PodStatus::default();
         let current = object.status.as_ref().unwrap_or(&none);
         let over = state.is_over();
