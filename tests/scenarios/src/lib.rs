@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod rights;
 pub mod scenario;
 pub mod streaming;
+pub mod unchanging;
 pub mod virtual_node;
 pub mod world;
 

@@ -116,6 +116,7 @@ in_memory! {
         a_killed_node_adopts_its_pods_and_writes_nothing,
         pods_deleted_while_the_node_is_dead_are_stopped_when_it_is_back,
         a_pod_changed_while_the_node_is_dead_is_changed_when_it_is_back,
+        a_change_that_was_not_given_yet_is_given_by_the_next_node,
         pods_bound_while_the_node_is_dead_start_when_it_is_back,
         an_end_while_the_node_is_dead_is_told_when_it_is_back,
         a_pod_lost_while_the_node_is_dead_has_failed,

@@ -1,6 +1,7 @@
 //! A daemon that is killed and comes back.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -8,11 +9,13 @@ use kube::ResourceExt;
 use serde_json::json;
 use tokio::time::sleep;
 use vk_core::provider::Verb;
+use vk_mock::MockProvider;
 
 use crate::agreement::{agree, live_at_backend};
 use crate::history::History;
 use crate::pods::{Pods, exit_code, is_true, status_of, uid_of};
-use crate::virtual_node::{VirtualNode, condition};
+use crate::unchanging::Unchanging;
+use crate::virtual_node::{VirtualNode, backend, condition, config};
 use crate::wait::{eventually, holds};
 use crate::workload::{annotated, pod, with_restart_policy};
 use crate::world::World;
@@ -127,6 +130,32 @@ pub async fn a_pod_changed_while_the_node_is_dead_is_changed_when_it_is_back(wor
         reasons.iter().filter(|reason| *reason == "ProviderUpdateSuccess").count()
     };
     assert_eq!((updates(&changed).await, updates(&kept).await), (1, 0));
+    agree(world, &node).await;
+    node.remove(world).await;
+}
+
+/// A change that could not be given to the backend before the node was killed is given to it by the next, and the status
+/// says which the pod is that runs.
+pub async fn a_change_that_was_not_given_yet_is_given_by_the_next_node(world: &World) {
+    let config = config(world);
+    let backend = backend(world);
+    let provider = Arc::new(MockProvider::new(backend.clone(), config.name.clone()));
+    let node = VirtualNode::start_with(world, config, backend, Arc::new(Unchanging(provider)));
+    node.until_ready(world).await;
+    let pods = Pods::of(world);
+    several(&pods, &node, &["changed"]).await;
+    let before = pods.get("changed").await;
+    pods.patch("changed", &json!({"spec": {"activeDeadlineSeconds": 86_400}})).await;
+    pods.until_event(&before, "ProviderUpdateFailed").await;
+    let waits = pods.get("changed").await;
+    assert_eq!(status_of(&waits).observed_generation, status_of(&before).observed_generation);
+    assert_ne!(waits.metadata.generation, before.metadata.generation);
+
+    let (config, backend) = node.kill().await;
+    let node = VirtualNode::start(world, config, backend);
+    pods.until_event(&before, "ProviderUpdateSuccess").await;
+    let generation = waits.metadata.generation;
+    pods.until("changed", "is observed", |pod| status_of(pod).observed_generation == generation).await;
     agree(world, &node).await;
     node.remove(world).await;
 }
