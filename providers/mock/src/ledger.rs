@@ -123,7 +123,7 @@ mod tests {
         assert_eq!((ledger.of(&one), ledger.of(&other)), (acts.to_vec(), vec![Act::Created, Act::Vanished]));
         assert_eq!(ledger.started_twice(), []);
         ledger.note(Timestamp::UNIX_EPOCH, &other, Act::Created);
-        assert_eq!(ledger.started_twice(), [other.clone()]);
+        assert_eq!(ledger.started_twice(), std::slice::from_ref(&other));
         assert!(ledger.is_complete());
         ledger.note(Timestamp::UNIX_EPOCH, &other, deleted);
         assert_eq!((ledger.is_complete(), ledger.entries.len(), ledger.deletes), (false, 8, 2));
