@@ -86,7 +86,7 @@ pub(crate) fn decide(record: &Record, now: Instant, wall: Timestamp, patience: &
         },
         PodState::Syncing if record.missing => backed_off(record, now, Step::Look),
         PodState::Syncing => {
-            let changed = record.desired.as_ref().map(|d| d.fingerprint) != record.applied;
+            let changed = record.wanted() != record.applied;
             let due = record.refresh_at;
             let resizes = record.resize.as_ref().is_some_and(|resize| resize.due);
             let is_due = due.is_some_and(|due| due <= now);

@@ -440,7 +440,7 @@ impl Record {
             self.situation = Situation::Normal;
         }
         if self.applied.is_none() && self.create == CreateCall::NotSent {
-            self.applied = self.desired.as_ref().map(|desired| desired.fingerprint);
+            self.applied = self.wanted();
         }
         self.input(match self.backend_view() {
             BackendView::Terminal => PodInput::ObservedTerminal,
@@ -473,6 +473,11 @@ impl Record {
             && self.place.is_none()
             && !self.was_created()
             && !matches!(self.situation, Situation::Refused { .. })
+    }
+
+    /// The fingerprint of what is wanted.
+    pub(crate) fn wanted(&self) -> Option<u64> {
+        self.desired.as_ref().map(|desired| desired.fingerprint)
     }
 
     /// Whether addresses may be reserved for a pod that was never created.

@@ -217,7 +217,7 @@ impl Worker {
         let Some((interrupt, fingerprint, quiet_until)) = self.table.with(&pod.uid, |record| {
             record.create = CreateCall::Sent { at: Instant::now() };
             record.input(PodInput::CreateSent);
-            let fingerprint = record.desired.as_ref().map(|desired| desired.fingerprint);
+            let fingerprint = record.wanted();
             (Arc::clone(&record.interrupt), fingerprint, record.quiet_until)
         }) else {
             return;
@@ -396,7 +396,7 @@ impl Worker {
         let known = self.table.with(&pod.uid, |record| {
             let fresh = record.stale || record.refresh_at.is_some_and(|due| due <= Instant::now());
             let same = record.given.or(record.applied) == Some(given);
-            (same && !fresh).then(|| record.desired.as_ref().map(|desired| desired.fingerprint))
+            (same && !fresh).then(|| record.wanted())
         });
         if let Some(Some(fingerprint)) = known {
             // Only what cannot be given (yet) has changed.
@@ -409,10 +409,8 @@ impl Worker {
                 "provider {} cannot change a running pod; it runs on as it was",
                 self.provider.name()
             );
-            let (fingerprint, applied) = self
-                .table
-                .with(&pod.uid, |record| (record.desired.as_ref().map(|d| d.fingerprint), record.applied))
-                .unwrap_or_default();
+            let (fingerprint, applied) =
+                self.table.with(&pod.uid, |record| (record.wanted(), record.applied)).unwrap_or_default();
             // Of what changed while no process was there nobody knows whether it is anything that runs.
             if applied != fingerprint.map(unlike) {
                 self.record(pod, Reason::ProviderUpdateFailed, &message);
@@ -425,8 +423,8 @@ impl Worker {
                 let message = error.chain();
                 self.record(pod, Reason::ProviderUpdateFailed, &message);
                 if error.retry() == Retry::Never {
-                    let desired = |record: &mut Record| record.desired.as_ref().map(|d| d.fingerprint);
-                    return self.applied(&pod.uid, self.table.with(&pod.uid, desired).flatten());
+                    let wanted = self.table.with(&pod.uid, |record| record.wanted());
+                    return self.applied(&pod.uid, wanted.flatten());
                 }
                 return self.failed(pod, "reserving the pod's addresses", &message, error.retry());
             }
@@ -435,7 +433,7 @@ impl Worker {
         let why = self.table.with(&pod.uid, |record| {
             record.stale = false;
             record.refresh_at = None;
-            record.desired.as_ref().map(|d| d.fingerprint) == record.applied
+            record.wanted() == record.applied
         });
         if why == Some(false) {
             self.tell_left_out(pod, &honoured);
@@ -453,9 +451,7 @@ impl Worker {
                 return self.api_failed(pod, "resolving the pod's update", &error);
             }
         };
-        let Some(fingerprint) =
-            self.table.with(&pod.uid, |record| record.desired.as_ref().map(|desired| desired.fingerprint))
-        else {
+        let Some(fingerprint) = self.table.with(&pod.uid, |record| record.wanted()) else {
             return;
         };
         let call = async {
@@ -507,15 +503,9 @@ impl Worker {
     }
 
     async fn delete(&self, pod: &PodRef, grace: Duration, slot: &mut Slot<'_>) {
-        let call = async {
-            let _turn = self.deletes.acquire().await;
-            timeout(self.config.provider_timeout, self.provider.delete_pod(pod, grace))
-                .await
-                .unwrap_or_else(|_| Err(Error::unavailable("delete pod: no answer in time")))
-        };
         // Taken before the call: the backend may announce the end before it answers.
         let running = self.table.with(&pod.uid, |record| running_containers(record)).unwrap_or_default();
-        match slot.outside(call).await {
+        match slot.outside(self.delete_call(pod, grace)).await {
             Ok(()) | Err(Error::NotFound { .. }) => {
                 self.table.with(&pod.uid, |record| {
                     record.delete = Some(DeleteCall { at: Instant::now(), grace });
@@ -542,18 +532,20 @@ impl Worker {
         }
     }
 
+    async fn delete_call(&self, pod: &PodRef, grace: Duration) -> Result<(), Error> {
+        let _turn = self.deletes.acquire().await;
+        timeout(self.config.provider_timeout, self.provider.delete_pod(pod, grace))
+            .await
+            .unwrap_or_else(|_| Err(Error::unavailable("delete pod: no answer in time")))
+    }
+
     /// Frees the addresses of a pod that is never created.
     async fn release(&self, pod: &PodRef, slot: &mut Slot<'_>) {
-        let call = async {
-            if self.provider.prepare().is_none() {
-                return Ok(());
-            }
-            let _turn = self.deletes.acquire().await;
-            timeout(self.config.provider_timeout, self.provider.delete_pod(pod, Duration::ZERO))
-                .await
-                .unwrap_or_else(|_| Err(Error::unavailable("delete pod: no answer in time")))
+        let freed = match self.provider.prepare() {
+            Some(_) => slot.outside(self.delete_call(pod, Duration::ZERO)).await,
+            None => Ok(()),
         };
-        match slot.outside(call).await {
+        match freed {
             Ok(()) | Err(Error::NotFound { .. }) => {
                 self.table.with(&pod.uid, |record| {
                     record.promised = Some(false);
